@@ -1,0 +1,3 @@
+//! Traffic tools for tests and the benchmark matrix.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! The weft command: what an operator types.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Desired state: Kubernetes objects in, dataplane objects out, and address allocation; no IO.

@@ -1,0 +1,3 @@
+//! The switching process: pinned workers around the pipeline.
+
+fn main() {}

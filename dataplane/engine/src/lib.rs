@@ -1,0 +1,1 @@
+//! The packet pipeline: pure stages over batches, and their tables.

@@ -1,0 +1,1 @@
+//! Privileged broker of the UMEM, the bound sockets and the XDP links.

@@ -1,0 +1,3 @@
+//! Privileged broker of the UMEM, the bound sockets and the XDP links.
+
+fn main() {}

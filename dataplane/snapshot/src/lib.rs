@@ -1,0 +1,1 @@
+//! Immutable tables published to workers, and single-writer counters read from outside.

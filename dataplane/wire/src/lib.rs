@@ -1,0 +1,1 @@
+//! Checked views and builders of the packet headers weft reads and writes.

@@ -1,0 +1,340 @@
+//! A sequence-numbered UDP probe with an echo: says exactly what the network did to each datagram.
+
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use clap::{Args, Subcommand};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{setsockopt, sockopt};
+use serde::Serialize;
+use std::os::fd::AsFd;
+
+use crate::interval::Interval;
+use crate::pattern::Random;
+use crate::{report, stop};
+
+/// Largest UDP payload.
+const DATAGRAM_MAX: usize = 65_507;
+/// Sequence number and send time, big-endian, in front of the pattern.
+const HEADER: usize = 16;
+/// At 100,000 probes a second a receiver may sleep for this much before it loses one.
+const BUFFER_BYTES: usize = 4 << 20;
+
+/// Which end.
+#[derive(Subcommand)]
+pub enum Side {
+    /// Sends every probe back until it is told to stop
+    Server(ServerArgs),
+    /// Sends probes at a rate and judges the answers
+    Client(ClientArgs),
+}
+
+/// Options of the echoing end.
+#[derive(Args)]
+pub struct ServerArgs {
+    /// Address and port to listen on
+    #[arg(long)]
+    listen: SocketAddr,
+}
+
+/// Options of the measuring end.
+#[derive(Args)]
+pub struct ClientArgs {
+    /// Address and port of the server
+    #[arg(long)]
+    to: SocketAddr,
+    /// Probes per second
+    #[arg(long, default_value_t = 1_000)]
+    rate: u64,
+    /// How long to send
+    #[arg(long, default_value_t = 5.0)]
+    seconds: f64,
+    /// How long to wait for the last answers
+    #[arg(long, default_value_t = 1.0)]
+    linger: f64,
+    /// UDP payload of each probe, in bytes
+    #[arg(long, default_value_t = 64)]
+    payload: usize,
+}
+
+/// What the client found.
+#[derive(Debug, Serialize)]
+struct Found {
+    sent: u64,
+    received: u64,
+    lost: u64,
+    duplicated: u64,
+    reordered: u64,
+    /// Arrived, but not with the bytes that were sent.
+    corrupted: u64,
+    /// Sends or receives the kernel refused: unreachable, too big, connection refused.
+    errors: u64,
+    /// Longest time without an answer while sending, in milliseconds.
+    gap_ms_max: f64,
+    rtt_us: Quantiles,
+}
+
+/// Round-trip times in microseconds.
+#[derive(Debug, Default, Serialize)]
+struct Quantiles {
+    p50: f64,
+    p99: f64,
+    max: f64,
+}
+
+/// What the server saw.
+#[derive(Serialize)]
+struct Echoed {
+    received: u64,
+    corrupted: u64,
+}
+
+/// Runs one end.
+pub fn run(side: &Side) -> anyhow::Result<()> {
+    match side {
+        Side::Server(args) => report::print(&serve(args)?),
+        Side::Client(args) => report::print(&measure(args)?),
+    }
+}
+
+fn serve(args: &ServerArgs) -> anyhow::Result<Echoed> {
+    let stop = stop::signals()?;
+    let socket = UdpSocket::bind(args.listen)
+        .with_context(|| format!("cannot listen on {}", args.listen))?;
+    let _ = setsockopt(&socket, sockopt::RcvBufForce, &BUFFER_BYTES);
+    socket.set_nonblocking(true)?;
+    let mut datagram = vec![0; DATAGRAM_MAX];
+    let mut echoed = Echoed {
+        received: 0,
+        corrupted: 0,
+    };
+    loop {
+        let mut ready = [
+            PollFd::new(socket.as_fd(), PollFlags::POLLIN),
+            PollFd::new(stop.as_fd(), PollFlags::POLLIN),
+        ];
+        poll(&mut ready, PollTimeout::NONE).context("cannot wait")?;
+        if ready[1].any() == Some(true) {
+            return Ok(echoed);
+        }
+        while let Ok((len, from)) = socket.recv_from(&mut datagram) {
+            echoed.received += 1;
+            echoed.corrupted += u64::from(parse(&datagram[..len]).is_none());
+            // A lost answer is what the client is there to count.
+            let _ = socket.send_to(&datagram[..len], from);
+        }
+    }
+}
+
+fn measure(args: &ClientArgs) -> anyhow::Result<Found> {
+    let local: SocketAddr = match args.to {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    };
+    let socket = UdpSocket::bind(local).context("cannot open a socket")?;
+    let _ = setsockopt(&socket, sockopt::RcvBufForce, &BUFFER_BYTES);
+    socket
+        .connect(args.to)
+        .with_context(|| format!("cannot reach {}", args.to))?;
+    socket.set_read_timeout(Some(Duration::from_millis(20)))?;
+    let started = Instant::now();
+    let end = started + Duration::from_secs_f64(args.seconds);
+    let sent = AtomicU64::new(0);
+    let send_errors = AtomicU64::new(0);
+    let (sent, send_errors) = (&sent, &send_errors);
+    let payload = args.payload.clamp(HEADER + 8, DATAGRAM_MAX);
+    std::thread::scope(|scope| {
+        let sender = &socket;
+        scope.spawn(move || {
+            let mut interval = Interval::new(args.rate);
+            let mut datagram = vec![0; payload];
+            loop {
+                interval.wait();
+                if Instant::now() >= end {
+                    return;
+                }
+                // A single writer; the receiver reads it after this thread ended.
+                let seq = sent.fetch_add(1, Ordering::Relaxed);
+                write(&mut datagram, seq, elapsed_ns(started));
+                if sender.send(&datagram).is_err() {
+                    send_errors.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        });
+        let mut answers = collect(
+            &socket,
+            started,
+            end,
+            Duration::from_secs_f64(args.linger),
+            sent,
+        );
+        answers.errors += send_errors.load(Ordering::Relaxed);
+        Ok(answers.judge(sent.load(Ordering::Relaxed)))
+    })
+}
+
+/// Takes answers until all are in or `linger` has passed after the last send.
+fn collect(
+    socket: &UdpSocket,
+    started: Instant,
+    end: Instant,
+    linger: Duration,
+    sent: &AtomicU64,
+) -> Answers {
+    let mut answers = Answers::default();
+    let mut datagram = vec![0; DATAGRAM_MAX];
+    loop {
+        let now = Instant::now();
+        let all_in = answers.seen_count == sent.load(Ordering::Relaxed);
+        if now >= end + linger || (now >= end + Duration::from_millis(50) && all_in) {
+            return answers;
+        }
+        match socket.recv(&mut datagram) {
+            Ok(len) => match parse(&datagram[..len]) {
+                Some((seq, sent_ns)) => answers.take(seq, sent_ns, elapsed_ns(started)),
+                None => answers.corrupted += 1,
+            },
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+            Err(_) => answers.errors += 1,
+        }
+    }
+}
+
+/// Answers as they came.
+#[derive(Default)]
+struct Answers {
+    seen: Vec<bool>,
+    seen_count: u64,
+    highest: Option<u64>,
+    last_ns: u64,
+    gap_ns_max: u64,
+    duplicated: u64,
+    reordered: u64,
+    corrupted: u64,
+    errors: u64,
+    rtt_ns: Vec<u64>,
+}
+
+impl Answers {
+    fn take(&mut self, seq: u64, sent_ns: u64, now_ns: u64) {
+        let slot = usize::try_from(seq).unwrap_or(usize::MAX);
+        // A sequence number never sent is damage that the pattern check let through; it cannot
+        // happen below 2^32 probes.
+        if slot > u32::MAX as usize {
+            self.corrupted += 1;
+            return;
+        }
+        if self.seen.len() <= slot {
+            self.seen.resize(slot + 1, false);
+        }
+        if std::mem::replace(&mut self.seen[slot], true) {
+            self.duplicated += 1;
+            return;
+        }
+        self.seen_count += 1;
+        self.reordered += u64::from(self.highest.is_some_and(|highest| seq < highest));
+        self.highest = self.highest.max(Some(seq));
+        self.gap_ns_max = self.gap_ns_max.max(now_ns - self.last_ns);
+        self.last_ns = now_ns;
+        self.rtt_ns.push(now_ns.saturating_sub(sent_ns));
+    }
+
+    fn judge(mut self, sent: u64) -> Found {
+        self.rtt_ns.sort_unstable();
+        let at = |share: f64| {
+            let last = self.rtt_ns.len().saturating_sub(1);
+            let index = (last as f64 * share).round() as usize;
+            self.rtt_ns.get(index).map_or(0.0, |ns| *ns as f64 / 1e3)
+        };
+        Found {
+            sent,
+            received: self.seen_count,
+            lost: sent.saturating_sub(self.seen_count),
+            duplicated: self.duplicated,
+            reordered: self.reordered,
+            corrupted: self.corrupted,
+            errors: self.errors,
+            gap_ms_max: self.gap_ns_max as f64 / 1e6,
+            rtt_us: Quantiles {
+                p50: at(0.50),
+                p99: at(0.99),
+                max: at(1.0),
+            },
+        }
+    }
+}
+
+fn elapsed_ns(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Header, then a pattern that depends on it.
+fn write(datagram: &mut [u8], seq: u64, now_ns: u64) {
+    datagram[..8].copy_from_slice(&seq.to_be_bytes());
+    datagram[8..HEADER].copy_from_slice(&now_ns.to_be_bytes());
+    Random::new(seq ^ now_ns.rotate_left(32)).fill(&mut datagram[HEADER..]);
+}
+
+/// Sequence number and send time of an undamaged probe.
+fn parse(datagram: &[u8]) -> Option<(u64, u64)> {
+    let seq = u64::from_be_bytes(datagram.get(..8)?.try_into().ok()?);
+    let sent_ns = u64::from_be_bytes(datagram.get(8..HEADER)?.try_into().ok()?);
+    let mut expected = vec![0; datagram.len()];
+    write(&mut expected, seq, sent_ns);
+    (expected == datagram).then_some((seq, sent_ns))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sees_damage_anywhere() {
+        let mut datagram = [0; 64];
+        write(&mut datagram, 77, 123_456);
+        assert_eq!(parse(&datagram), Some((77, 123_456)));
+        for bit in 0..datagram.len() * 8 {
+            let mut damaged = datagram;
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(parse(&damaged), None, "bit {bit}");
+        }
+        assert_eq!(parse(&datagram[..15]), None);
+    }
+
+    #[test]
+    fn counts_loss_duplicates_and_disorder() {
+        let mut answers = Answers::default();
+        for (seq, at) in [(0, 10), (2, 20), (1, 30), (1, 40), (5, 50)] {
+            answers.take(seq, at - 5, at);
+        }
+        let found = answers.judge(6);
+        assert_eq!((found.received, found.lost), (4, 2));
+        assert_eq!((found.duplicated, found.reordered), (1, 1));
+        assert!((found.rtt_us.max - 0.005).abs() < 1e-9);
+    }
+
+    #[test]
+    fn loses_nothing_on_loopback() {
+        let socket = UdpSocket::bind("[::1]:0").unwrap();
+        let to = socket.local_addr().unwrap();
+        std::thread::spawn(move || {
+            let mut datagram = [0; 2_000];
+            while let Ok((len, from)) = socket.recv_from(&mut datagram) {
+                socket.send_to(&datagram[..len], from).unwrap();
+            }
+        });
+        let found = measure(&ClientArgs {
+            to,
+            rate: 2_000,
+            seconds: 0.3,
+            linger: 0.5,
+            payload: 100,
+        })
+        .unwrap();
+        assert!(found.sent > 500, "{found:?}");
+        assert_eq!((found.lost, found.corrupted, found.errors), (0, 0, 0));
+    }
+}

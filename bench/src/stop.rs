@@ -1,0 +1,17 @@
+//! SIGINT and SIGTERM as a descriptor, so that a tool can end its loop and print what it counted.
+
+use anyhow::Context;
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+/// Readable once the process was asked to stop. Call it before threads are started: a thread
+/// inherits the blocked signals.
+pub fn signals() -> anyhow::Result<SignalFd> {
+    let mut set = SigSet::empty();
+    set.add(Signal::SIGINT);
+    set.add(Signal::SIGTERM);
+    set.thread_block()
+        .context("cannot block SIGINT and SIGTERM")?;
+    SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
+        .context("cannot make a signalfd")
+}

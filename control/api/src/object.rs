@@ -64,6 +64,15 @@ pub struct LocalNode {
     pub vni: u32,
     /// UDP port of VXLAN.
     pub vxlan_port: u16,
+    /// Largest IP packet towards addresses outside the cluster, in bytes: the smallest MTU of the
+    /// node's underlay. Bounds the MSS of connections that leave the cluster.
+    #[serde(default = "default_outside_mtu")]
+    pub outside_mtu: u32,
+}
+
+/// Ethernet's.
+fn default_outside_mtu() -> u32 {
+    1_500
 }
 
 /// Another node.

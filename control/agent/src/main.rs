@@ -1,3 +1,3 @@
-//! The node agent: watches desired state, allocates addresses, sets up the host, feeds the dataplane.
+//! `weft-agent`.
 
 fn main() {}

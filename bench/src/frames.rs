@@ -195,7 +195,7 @@ impl Envelope {
 
     /// An IP header cut short. Fewer bytes than an Ethernet header cannot be sent from a socket.
     fn runt(&self, number: u64, random: &mut Random) -> Vec<u8> {
-        let (ether_type, header, first) = if number % 2 == 0 {
+        let (ether_type, header, first) = if number.is_multiple_of(2) {
             (EtherType::IPV4, 20, 0x45)
         } else {
             (EtherType::IPV6, 40, 0x60)

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What the XDP programs and their loader both see: limits, verdicts, and the layouts of map keys and
+// values. The Rust twins are in src/intf.rs; tests/layout.rs compares them with this header's BTF,
+// member by member. Addresses are bytes in network order, everything else is host order unless its
+// name ends in _be.
+#pragma once
+
+#include <linux/types.h>
+
+// Sockets of one node: 1,024 ports, a few of them with many queues. A slot costs 8 bytes.
+#define WEFT_SLOTS_MAX 4096
+// Interfaces that carry one of our programs.
+#define WEFT_PORTS_MAX 1024
+// Tunnel endpoint addresses of this node, per family: one per underlay interface.
+#define WEFT_LOCAL_ADDRESSES_MAX 64
+// Pod prefixes that arrive unencapsulated, per family.
+#define WEFT_ROUTED_PREFIXES_MAX 4096
+// Service addresses that arrive from outside, per family.
+#define WEFT_SERVICE_ADDRESSES_MAX 65536
+
+// How one packet ended: the only key of the verdict counters. Every return of every program has its
+// own; the action that belongs to it is fixed (see Verdict::action in src/verdict.rs).
+enum weft_verdict {
+	// Pod program. It fails closed: what has no socket is dropped.
+	WEFT_POD_TAKEN = 0,
+	WEFT_POD_UNKNOWN_PORT = 1,
+	WEFT_POD_NO_SOCKET = 2,
+	// Uplink program, ours.
+	WEFT_UPLINK_VXLAN = 3,
+	WEFT_UPLINK_TOO_BIG = 4,
+	WEFT_UPLINK_ROUTED = 5,
+	WEFT_UPLINK_SERVICE = 6,
+	// Uplink program, left to the kernel. It fails open: the node stays reachable.
+	WEFT_PASS_SHORT = 7,
+	WEFT_PASS_VLAN = 8,
+	WEFT_PASS_NOT_IP = 9,
+	WEFT_PASS_BAD_HEADER = 10,
+	WEFT_PASS_NOT_OURS = 11,
+	WEFT_PASS_NODE = 12,
+	WEFT_PASS_FRAGMENT = 13,
+	WEFT_PASS_FOREIGN_VNI = 14,
+	WEFT_PASS_OTHER_QUOTE = 15,
+	WEFT_PASS_UNKNOWN_PORT = 16,
+	WEFT_PASS_NO_SOCKET = 17,
+	WEFT_VERDICTS = 18,
+};
+
+// Value of `ports`, keyed by interface index: its sockets are the XSK slots
+// base_slot .. base_slot + queues.
+struct weft_port {
+	__u32 base_slot;
+	__u32 queues;
+};
+_Static_assert(sizeof(struct weft_port) == 8, "weft_port");
+
+// The one value of `tunnel`. Eight bytes, so that an update is never seen half done.
+struct weft_tunnel {
+	__u32 vni;
+	__be16 vxlan_port_be;
+	__u16 pad;
+};
+_Static_assert(sizeof(struct weft_tunnel) == 8, "weft_tunnel");
+
+struct weft_address4 {
+	__u8 bytes[4];
+};
+_Static_assert(sizeof(struct weft_address4) == 4, "weft_address4");
+
+struct weft_address6 {
+	__u8 bytes[16];
+};
+_Static_assert(sizeof(struct weft_address6) == 16, "weft_address6");
+
+// Keys of the longest prefix match tries: the length comes first (struct bpf_lpm_trie_key).
+struct weft_prefix4 {
+	__u32 prefix_len;
+	struct weft_address4 address;
+};
+_Static_assert(sizeof(struct weft_prefix4) == 8, "weft_prefix4");
+
+struct weft_prefix6 {
+	__u32 prefix_len;
+	struct weft_address6 address;
+};
+_Static_assert(sizeof(struct weft_prefix6) == 20, "weft_prefix6");

@@ -1,0 +1,127 @@
+//! An attached program. Detaches when dropped, unless it is pinned.
+
+// UNSAFETY: libbpf-rs has no way to attach XDP by a link in a chosen mode, nor to pin such a link;
+// the two libbpf calls are made directly.
+#![expect(unsafe_code)]
+
+use std::ffi::CString;
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use crate::{Error, Program};
+
+/// Where in the receive path a program runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum XdpMode {
+    /// In the driver, before a socket buffer exists. On a veth it takes TSO away from the peer.
+    Native,
+    /// On socket buffers. Works on every device and keeps 64 KiB segments whole.
+    Generic,
+}
+
+impl XdpMode {
+    /// `native` or `generic`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Generic => "generic",
+        }
+    }
+
+    fn flags(self) -> u32 {
+        match self {
+            Self::Native => libbpf_sys::XDP_FLAGS_DRV_MODE,
+            Self::Generic => libbpf_sys::XDP_FLAGS_SKB_MODE,
+        }
+    }
+}
+
+impl fmt::Display for XdpMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A program attached to an interface.
+#[derive(Debug)]
+pub struct XdpLink {
+    fd: OwnedFd,
+    ifindex: u32,
+    mode: XdpMode,
+}
+
+impl XdpLink {
+    pub(crate) fn attach(
+        program: Program,
+        program_fd: BorrowedFd<'_>,
+        ifindex: u32,
+        mode: XdpMode,
+    ) -> Result<Self, Error> {
+        let error = |source| Error::Attach {
+            program,
+            ifindex,
+            mode,
+            source,
+        };
+        let target = i32::try_from(ifindex)
+            .map_err(|_| error(io::Error::from_raw_os_error(libc::ENODEV)))?;
+        let options = libbpf_sys::bpf_link_create_opts {
+            sz: size_of::<libbpf_sys::bpf_link_create_opts>() as libbpf_sys::size_t,
+            flags: mode.flags(),
+            ..Default::default()
+        };
+        // SAFETY: `options` is a live, initialised structure whose `sz` is its size, which is all
+        // libbpf reads through the pointer; the descriptor is borrowed for the call.
+        let result = unsafe {
+            libbpf_sys::bpf_link_create(
+                program_fd.as_raw_fd(),
+                target,
+                libbpf_sys::BPF_XDP,
+                &raw const options,
+            )
+        };
+        if result < 0 {
+            return Err(error(io::Error::from_raw_os_error(-result)));
+        }
+        // SAFETY: libbpf returned a descriptor it made for this call; nobody else owns it.
+        let fd = unsafe { OwnedFd::from_raw_fd(result) };
+        Ok(Self { fd, ifindex, mode })
+    }
+
+    /// Interface index at the time of attaching.
+    pub fn ifindex(&self) -> u32 {
+        self.ifindex
+    }
+
+    /// The mode in use.
+    pub fn mode(&self) -> XdpMode {
+        self.mode
+    }
+
+    /// Keeps the program attached beyond this process: until the file at `path`, on a bpffs, is
+    /// removed and the link dropped.
+    ///
+    /// # Errors
+    /// When the kernel refuses, e.g. because the file exists or is not on a bpffs.
+    pub fn pin(&self, path: &Path) -> Result<(), Error> {
+        pin(self.fd.as_fd(), path)
+    }
+}
+
+/// Pins any BPF object at `path`.
+pub(crate) fn pin(fd: BorrowedFd<'_>, path: &Path) -> Result<(), Error> {
+    let error = |source| Error::Pin {
+        path: path.to_owned(),
+        source,
+    };
+    let name = CString::new(path.as_os_str().as_bytes()).map_err(|e| error(e.into()))?;
+    // SAFETY: `name` is NUL-terminated and lives through the call; the descriptor is borrowed.
+    let result = unsafe { libbpf_sys::bpf_obj_pin(fd.as_raw_fd(), name.as_ptr()) };
+    if result < 0 {
+        return Err(error(io::Error::from_raw_os_error(-result)));
+    }
+    Ok(())
+}

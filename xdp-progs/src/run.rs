@@ -1,0 +1,82 @@
+//! Dry runs: what a program would do with a packet (`BPF_PROG_TEST_RUN`).
+
+use libbpf_rs::ProgramInput;
+use zerocopy::{FromBytes, IntoBytes};
+
+use crate::Error;
+use crate::load::{Program, Programs};
+use crate::verdict::{Action, Verdict};
+
+/// Where the packet is said to come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReceivedOn {
+    /// An interface of the calling thread's network namespace.
+    pub ifindex: u32,
+    /// One of its receive queues.
+    pub queue: u32,
+}
+
+/// How the program decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RunResult {
+    /// What it returned; none for a value our programs never return.
+    pub action: Option<Action>,
+    /// What it counted. None when traffic was counted at the same time, so that nobody can tell.
+    pub verdict: Option<Verdict>,
+}
+
+/// `struct xdp_md` of `linux/bpf.h`.
+#[derive(FromBytes, IntoBytes)]
+#[repr(C)]
+struct Context {
+    data: u32,
+    data_end: u32,
+    data_meta: u32,
+    ingress_ifindex: u32,
+    rx_queue_index: u32,
+    egress_ifindex: u32,
+}
+
+impl Programs {
+    /// Runs `program` once on `packet`, which is not sent anywhere. It is counted like any other.
+    ///
+    /// # Errors
+    /// When the kernel refuses: a packet shorter than an Ethernet header, no such interface or queue.
+    pub fn run(
+        &self,
+        program: Program,
+        packet: &[u8],
+        received_on: ReceivedOn,
+    ) -> Result<RunResult, Error> {
+        let before = self.verdicts()?;
+        let mut context = Context {
+            data: 0,
+            data_end: u32::try_from(packet.len())
+                .map_err(|_| Error::Invalid("the packet is longer than 4 GiB".to_owned()))?,
+            data_meta: 0,
+            ingress_ifindex: received_on.ifindex,
+            rx_queue_index: received_on.queue,
+            egress_ifindex: 0,
+        };
+        let output = self
+            .program(program)?
+            .test_run(ProgramInput {
+                context_in: Some(context.as_mut_bytes()),
+                data_in: Some(packet),
+                ..ProgramInput::default()
+            })
+            .map_err(|source| Error::Run { program, source })?;
+        let action = Action::from_code(output.return_value);
+        Ok(RunResult {
+            action,
+            verdict: only_change(&before, &self.verdicts()?),
+        })
+    }
+}
+
+/// The one verdict whose count grew by one.
+fn only_change(before: &[(Verdict, u64)], after: &[(Verdict, u64)]) -> Option<Verdict> {
+    let mut grown = before.iter().zip(after).filter(|(old, new)| new.1 != old.1);
+    let (old, new) = grown.next()?;
+    (new.1 == old.1 + 1 && grown.next().is_none()).then_some(new.0)
+}

@@ -1,0 +1,127 @@
+//! How the programs decide about a packet.
+
+/// What becomes of a frame (`enum xdp_action` of the kernel).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Dropped.
+    Drop,
+    /// On to the kernel's stack.
+    Pass,
+    /// Into the socket.
+    Redirect,
+}
+
+impl Action {
+    /// The action behind a program's return value; none for those our programs never return.
+    pub fn from_code(code: u32) -> Option<Self> {
+        match code {
+            libbpf_sys::XDP_DROP => Some(Self::Drop),
+            libbpf_sys::XDP_PASS => Some(Self::Pass),
+            libbpf_sys::XDP_REDIRECT => Some(Self::Redirect),
+            _ => None,
+        }
+    }
+}
+
+/// Why: `enum weft_verdict`, one for every return of every program. Counted by the programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u32)]
+pub enum Verdict {
+    /// Pod: into the socket.
+    PodTaken = 0,
+    /// Pod: the interface is in no table of ours.
+    PodUnknownPort = 1,
+    /// Pod: nobody holds a socket for this queue.
+    PodNoSocket = 2,
+    /// Uplink: VXLAN with our VNI to our address.
+    UplinkVxlan = 3,
+    /// Uplink: an ICMP error says that our tunnel's packet was too big.
+    UplinkTooBig = 4,
+    /// Uplink: to a routed pod prefix.
+    UplinkRouted = 5,
+    /// Uplink: to a service address.
+    UplinkService = 6,
+    /// Uplink: the frame ends inside a header we must read.
+    PassShort = 7,
+    /// Uplink: carries a VLAN tag.
+    PassVlan = 8,
+    /// Uplink: neither IPv4 nor IPv6.
+    PassNotIp = 9,
+    /// Uplink: version or header length make no sense.
+    PassBadHeader = 10,
+    /// Uplink: to an address that is none of ours.
+    PassNotOurs = 11,
+    /// Uplink: to the node itself.
+    PassNode = 12,
+    /// Uplink: a fragment to the node itself.
+    PassFragment = 13,
+    /// Uplink: VXLAN of another network.
+    PassForeignVni = 14,
+    /// Uplink: an ICMP error about somebody else's packet.
+    PassOtherQuote = 15,
+    /// Uplink: ours, but the interface is in no table of ours.
+    PassUnknownPort = 16,
+    /// Uplink: ours, but nobody holds a socket for this queue.
+    PassNoSocket = 17,
+}
+
+impl Verdict {
+    /// Every verdict, in the order of its number.
+    pub const ALL: [Self; 18] = [
+        Self::PodTaken,
+        Self::PodUnknownPort,
+        Self::PodNoSocket,
+        Self::UplinkVxlan,
+        Self::UplinkTooBig,
+        Self::UplinkRouted,
+        Self::UplinkService,
+        Self::PassShort,
+        Self::PassVlan,
+        Self::PassNotIp,
+        Self::PassBadHeader,
+        Self::PassNotOurs,
+        Self::PassNode,
+        Self::PassFragment,
+        Self::PassForeignVni,
+        Self::PassOtherQuote,
+        Self::PassUnknownPort,
+        Self::PassNoSocket,
+    ];
+
+    /// Stable name for people and tools.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::PodTaken => "pod-taken",
+            Self::PodUnknownPort => "pod-unknown-port",
+            Self::PodNoSocket => "pod-no-socket",
+            Self::UplinkVxlan => "uplink-vxlan",
+            Self::UplinkTooBig => "uplink-too-big",
+            Self::UplinkRouted => "uplink-routed",
+            Self::UplinkService => "uplink-service",
+            Self::PassShort => "pass-short",
+            Self::PassVlan => "pass-vlan",
+            Self::PassNotIp => "pass-not-ip",
+            Self::PassBadHeader => "pass-bad-header",
+            Self::PassNotOurs => "pass-not-ours",
+            Self::PassNode => "pass-node",
+            Self::PassFragment => "pass-fragment",
+            Self::PassForeignVni => "pass-foreign-vni",
+            Self::PassOtherQuote => "pass-other-quote",
+            Self::PassUnknownPort => "pass-unknown-port",
+            Self::PassNoSocket => "pass-no-socket",
+        }
+    }
+
+    /// What the program does with such a packet.
+    pub fn action(self) -> Action {
+        match self {
+            Self::PodTaken
+            | Self::UplinkVxlan
+            | Self::UplinkTooBig
+            | Self::UplinkRouted
+            | Self::UplinkService => Action::Redirect,
+            Self::PodUnknownPort | Self::PodNoSocket => Action::Drop,
+            _ => Action::Pass,
+        }
+    }
+}

@@ -1,0 +1,616 @@
+//! Every verdict of every program is reached by a packet here, run by the kernel on the loaded
+//! program. The slots hold real AF_XDP sockets, so a redirect is the kernel's own decision.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a helper that fails fails its test"
+)]
+
+mod common;
+#[path = "common/packets.rs"]
+mod packets;
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+
+use packets::*;
+
+use weft_xdp_progs::{Program, Programs, ReceivedOn, SlotRange, Steering, Verdict};
+
+// ---- pod program
+
+#[test]
+fn pod_frame_goes_to_its_socket() {
+    let node = Node::new(4);
+    for queue in 0..4 {
+        node.expect(
+            Program::Pod,
+            queue,
+            &udp4(PEER4, STRANGER4, 53, &[0; 64]),
+            Verdict::PodTaken,
+        );
+        node.expect(
+            Program::Pod,
+            queue,
+            &udp6(PEER6, STRANGER6, 53, &[0; 64]),
+            Verdict::PodTaken,
+        );
+    }
+}
+
+#[test]
+fn pod_takes_vlan_arp_and_runts_too() {
+    let node = Node::new(1);
+    let shortest = vlan(&udp4(PEER4, US4, 53, &[]))[..14].to_vec();
+    for frame in [vlan(&udp4(PEER4, US4, 53, &[])), arp(), shortest] {
+        node.expect(Program::Pod, 0, &frame, Verdict::PodTaken);
+    }
+}
+
+#[test]
+fn pod_frame_of_many_buffers_goes_to_its_socket() {
+    let node = Node::new(1);
+    // More than a page: the program sees the first fragment only, which xdp.frags allows.
+    node.expect(
+        Program::Pod,
+        0,
+        &udp4(PEER4, US4, 53, &[7; 20_000]),
+        Verdict::PodTaken,
+    );
+}
+
+#[test]
+fn pod_frame_without_socket_is_dropped() {
+    let mut node = Node::new(2);
+    node.sockets.remove(1);
+    node.expect(
+        Program::Pod,
+        1,
+        &udp4(PEER4, US4, 53, &[]),
+        Verdict::PodNoSocket,
+    );
+    node.expect(
+        Program::Pod,
+        0,
+        &udp4(PEER4, US4, 53, &[]),
+        Verdict::PodTaken,
+    );
+}
+
+#[test]
+fn pod_frame_of_a_cleared_slot_is_dropped() {
+    let node = Node::new(1);
+    node.programs.clear_slot(BASE_SLOT).unwrap();
+    node.programs.clear_slot(BASE_SLOT).unwrap();
+    node.expect(
+        Program::Pod,
+        0,
+        &udp4(PEER4, US4, 53, &[]),
+        Verdict::PodNoSocket,
+    );
+}
+
+#[test]
+fn pod_frame_of_a_queue_beyond_the_ports_own_is_dropped_though_the_next_slot_is_taken() {
+    let node = Node::new(2);
+    let next = xdp_socket();
+    node.programs.set_slot(BASE_SLOT + 2, next.as_fd()).unwrap();
+    node.expect(
+        Program::Pod,
+        2,
+        &udp4(PEER4, US4, 53, &[]),
+        Verdict::PodNoSocket,
+    );
+}
+
+#[test]
+fn pod_frame_of_an_unknown_interface_is_dropped() {
+    let node = Node::new(1);
+    node.programs.clear_port(node.ifindex).unwrap();
+    node.programs.clear_port(node.ifindex).unwrap();
+    node.expect(
+        Program::Pod,
+        0,
+        &udp4(PEER4, US4, 53, &[]),
+        Verdict::PodUnknownPort,
+    );
+}
+
+// ---- uplink program: ours
+
+#[test]
+fn vxlan_to_us_is_taken_on_every_queue() {
+    let node = Node::new(4);
+    for queue in 0..4 {
+        for frame in both(|v| v.vxlan(VNI)) {
+            node.expect(Program::Uplink, queue, &frame, Verdict::UplinkVxlan);
+        }
+    }
+}
+
+#[test]
+fn vxlan_behind_ipv4_options_is_taken() {
+    let node = Node::new(1);
+    for options in [4, 20, 40] {
+        let frame = with_options(&V4.vxlan(VNI), options);
+        node.expect(Program::Uplink, 0, &frame, Verdict::UplinkVxlan);
+    }
+}
+
+#[test]
+fn vxlan_of_many_buffers_is_taken() {
+    let node = Node::new(1);
+    for frame in both(|v| {
+        v.udp(
+            v.peer(),
+            v.us(),
+            VXLAN_PORT,
+            &vxlan_payload(0x0800_0000, VNI, 8900),
+        )
+    }) {
+        node.expect(Program::Uplink, 0, &frame, Verdict::UplinkVxlan);
+    }
+}
+
+#[test]
+fn too_big_errors_that_quote_our_tunnel_are_taken() {
+    let node = Node::new(1);
+    for frame in both(|v| v.too_big(&v.quote(v.us(), VXLAN_PORT))) {
+        node.expect(Program::Uplink, 0, &frame, Verdict::UplinkTooBig);
+    }
+    let quoted_with_options =
+        V4.too_big(&with_options(&V4.quote_frame(V4.us(), VXLAN_PORT), 24)[14..]);
+    node.expect(
+        Program::Uplink,
+        0,
+        &quoted_with_options,
+        Verdict::UplinkTooBig,
+    );
+}
+
+#[test]
+fn routed_pod_prefixes_are_taken_whatever_the_protocol() {
+    let node = Node::new(1);
+    for (to4, to6) in [(ROUTED4, ROUTED6), ([10, 64, 255, 1], ROUTED6)] {
+        node.expect(
+            Program::Uplink,
+            0,
+            &udp4(STRANGER4, to4, 53, &[]),
+            Verdict::UplinkRouted,
+        );
+        node.expect(
+            Program::Uplink,
+            0,
+            &udp6(STRANGER6, to6, 53, &[]),
+            Verdict::UplinkRouted,
+        );
+    }
+    node.expect(
+        Program::Uplink,
+        0,
+        &fragment4(STRANGER4, ROUTED4, 8, false),
+        Verdict::UplinkRouted,
+    );
+    node.expect(
+        Program::Uplink,
+        0,
+        &fragment6(STRANGER6, ROUTED6),
+        Verdict::UplinkRouted,
+    );
+}
+
+#[test]
+fn service_addresses_are_taken() {
+    let node = Node::new(1);
+    node.expect(
+        Program::Uplink,
+        0,
+        &udp4(STRANGER4, SERVICE4, 80, &[]),
+        Verdict::UplinkService,
+    );
+    node.expect(
+        Program::Uplink,
+        0,
+        &udp6(STRANGER6, SERVICE6, 80, &[]),
+        Verdict::UplinkService,
+    );
+}
+
+// ---- uplink program: left to the kernel
+
+#[test]
+fn short_frames_pass() {
+    let node = Node::new(1);
+    let too_big4 = V4.too_big(&V4.quote(V4.us(), VXLAN_PORT));
+    let too_big6 = V6.too_big(&V6.quote(V6.us(), VXLAN_PORT));
+    // Every length from the Ethernet header to one byte before the last header that is read.
+    for (frame, last) in [
+        (V4.vxlan(VNI), 14 + 20 + 8 + 8),
+        (V6.vxlan(VNI), 14 + 40 + 8 + 8),
+        (too_big4, 14 + 20 + 8 + 20 + 8),
+        (too_big6, 14 + 40 + 8 + 40 + 8),
+    ] {
+        for len in 14..last {
+            node.expect(Program::Uplink, 0, &frame[..len], Verdict::PassShort);
+        }
+        let whole = node.run(Program::Uplink, 0, &frame[..last]);
+        assert_ne!(whole, Verdict::PassShort);
+    }
+    // Options announced, but not there.
+    let options = with_options(&V4.vxlan(VNI), 40);
+    node.expect(
+        Program::Uplink,
+        0,
+        &options[..14 + 20 + 39],
+        Verdict::PassShort,
+    );
+}
+
+#[test]
+fn vlan_tagged_frames_pass() {
+    let node = Node::new(1);
+    for frame in both(|v| v.vxlan(VNI)) {
+        let tagged = vlan(&frame);
+        node.expect(Program::Uplink, 0, &tagged, Verdict::PassVlan);
+        let mut service_tagged = vlan(&tagged);
+        service_tagged[12..14].copy_from_slice(&[0x88, 0xa8]);
+        node.expect(Program::Uplink, 0, &service_tagged, Verdict::PassVlan);
+    }
+}
+
+#[test]
+fn other_ethertypes_pass() {
+    let node = Node::new(1);
+    node.expect(Program::Uplink, 0, &arp(), Verdict::PassNotIp);
+    let mut length_field = V4.vxlan(VNI);
+    length_field[12..14].copy_from_slice(&[0x00, 0x26]);
+    node.expect(Program::Uplink, 0, &length_field, Verdict::PassNotIp);
+}
+
+#[test]
+fn nonsense_versions_and_lengths_pass() {
+    let node = Node::new(1);
+    for first_byte in [0x40, 0x44, 0x55, 0x05] {
+        let mut frame = V4.vxlan(VNI);
+        frame[14] = first_byte;
+        node.expect(Program::Uplink, 0, &frame, Verdict::PassBadHeader);
+    }
+    let mut frame = V6.vxlan(VNI);
+    frame[14] = 0x45;
+    node.expect(Program::Uplink, 0, &frame, Verdict::PassBadHeader);
+    // The same inside the quote of an error.
+    let mut quote = V4.too_big(&V4.quote(V4.us(), VXLAN_PORT));
+    quote[14 + 20 + 8] = 0x41;
+    node.expect(Program::Uplink, 0, &quote, Verdict::PassBadHeader);
+    let mut quote = V6.too_big(&V6.quote(V6.us(), VXLAN_PORT));
+    quote[14 + 40 + 8] = 0x45;
+    node.expect(Program::Uplink, 0, &quote, Verdict::PassBadHeader);
+}
+
+#[test]
+fn traffic_to_other_addresses_passes() {
+    let node = Node::new(1);
+    for frame in both(|v| {
+        v.udp(
+            v.us(),
+            v.peer(),
+            VXLAN_PORT,
+            &vxlan_payload(0x0800_0000, VNI, 60),
+        )
+    }) {
+        node.expect(Program::Uplink, 0, &frame, Verdict::PassNotOurs);
+    }
+    // One address beside the routed prefix.
+    node.expect(
+        Program::Uplink,
+        0,
+        &udp4(STRANGER4, [10, 65, 0, 0], 53, &[]),
+        Verdict::PassNotOurs,
+    );
+}
+
+#[test]
+fn traffic_to_the_node_itself_passes() {
+    let node = Node::new(1);
+    for frame in both(|v| v.udp(v.peer(), v.us(), 53, &[0; 64])) {
+        node.expect(Program::Uplink, 0, &frame, Verdict::PassNode);
+    }
+    for frame in both(|v| v.tcp(22)) {
+        node.expect(Program::Uplink, 0, &frame, Verdict::PassNode);
+    }
+    // ICMP that is no "too big" error: an echo request, and another unreachable.
+    for frame in both(Family::echo) {
+        node.expect(Program::Uplink, 0, &frame, Verdict::PassNode);
+    }
+    for (family, unreachable) in [(V4, [3, 3]), (V6, [1, 4])] {
+        let mut frame = family.too_big(&family.quote(family.us(), VXLAN_PORT));
+        let icmp = 14 + family.ip_len();
+        frame[icmp..icmp + 2].copy_from_slice(&unreachable);
+        node.expect(Program::Uplink, 0, &frame, Verdict::PassNode);
+    }
+}
+
+#[test]
+fn vxlan_behind_ipv6_extension_headers_passes() {
+    let node = Node::new(1);
+    let mut frame = V6.vxlan(VNI);
+    // Eight bytes of hop-by-hop options (RFC 8200 section 4.3): next header UDP, PadN.
+    frame[14 + 6] = 0;
+    frame.splice(14 + 40..14 + 40, [17, 0, 1, 4, 0, 0, 0, 0]);
+    node.expect(Program::Uplink, 0, &frame, Verdict::PassNode);
+}
+
+#[test]
+fn outer_fragments_pass() {
+    let node = Node::new(1);
+    node.expect(
+        Program::Uplink,
+        0,
+        &fragment4(PEER4, US4, 0, true),
+        Verdict::PassFragment,
+    );
+    node.expect(
+        Program::Uplink,
+        0,
+        &fragment4(PEER4, US4, 185, false),
+        Verdict::PassFragment,
+    );
+    node.expect(
+        Program::Uplink,
+        0,
+        &fragment6(PEER6, US6),
+        Verdict::PassFragment,
+    );
+}
+
+#[test]
+fn a_foreign_vni_passes() {
+    let node = Node::new(1);
+    for vni in [0, VNI + 1, VNI | 0x80_0000, 0xff_ffff] {
+        for frame in both(|v| v.vxlan(vni)) {
+            node.expect(Program::Uplink, 0, &frame, Verdict::PassForeignVni);
+        }
+    }
+}
+
+#[test]
+fn vxlan_without_the_vni_flag_passes() {
+    let node = Node::new(1);
+    for frame in both(|v| v.udp(v.peer(), v.us(), VXLAN_PORT, &vxlan_payload(0, VNI, 60))) {
+        node.expect(Program::Uplink, 0, &frame, Verdict::PassForeignVni);
+    }
+}
+
+#[test]
+fn errors_about_other_packets_pass() {
+    let node = Node::new(1);
+    for family in [V4, V6] {
+        for quote in [
+            family.quote(family.us(), 53),
+            family.quote(family.peer(), VXLAN_PORT),
+            family.tcp(VXLAN_PORT)[14..].to_vec(),
+        ] {
+            let frame = family.too_big(&quote);
+            node.expect(Program::Uplink, 0, &frame, Verdict::PassOtherQuote);
+        }
+    }
+    // A later fragment of ours holds no UDP header where one would be read.
+    let mut quote = V4.quote(V4.us(), VXLAN_PORT);
+    quote[7] = 1;
+    node.expect(
+        Program::Uplink,
+        0,
+        &V4.too_big(&quote),
+        Verdict::PassOtherQuote,
+    );
+}
+
+#[test]
+fn ours_without_socket_passes() {
+    let mut node = Node::new(4);
+    node.sockets.remove(2);
+    for frame in both(|v| v.vxlan(VNI)) {
+        node.expect(Program::Uplink, 2, &frame, Verdict::PassNoSocket);
+        node.expect(Program::Uplink, 3, &frame, Verdict::UplinkVxlan);
+    }
+}
+
+#[test]
+fn ours_on_an_unknown_interface_passes() {
+    let node = Node::new(1);
+    node.programs.clear_port(node.ifindex).unwrap();
+    for frame in both(|v| v.vxlan(VNI)) {
+        node.expect(Program::Uplink, 0, &frame, Verdict::PassUnknownPort);
+    }
+}
+
+// ---- steering
+
+#[test]
+fn nothing_is_ours_before_the_first_steering() {
+    let mut node = Node::new(1);
+    node.programs.steer(&Steering::default()).unwrap();
+    for frame in both(|v| v.vxlan(VNI)) {
+        node.expect(Program::Uplink, 0, &frame, Verdict::PassNotOurs);
+    }
+}
+
+#[test]
+fn a_new_steering_replaces_the_old_one() {
+    let mut node = Node::new(1);
+    let changed = Steering {
+        local_addresses: vec![Ipv4Addr::from(PEER4).into()],
+        vni: 9,
+        vxlan_port: 8472,
+        routed_prefixes: vec!["10.65.0.0/24".parse().unwrap()],
+        service_addresses: vec![Ipv6Addr::from(STRANGER6).into()],
+    };
+    node.programs.steer(&changed).unwrap();
+    node.programs.steer(&changed).unwrap();
+    for frame in both(|v| v.vxlan(VNI)) {
+        node.expect(Program::Uplink, 0, &frame, Verdict::PassNotOurs);
+    }
+    let moved = udp4(STRANGER4, PEER4, 8472, &vxlan_payload(0x0800_0000, 9, 60));
+    node.expect(Program::Uplink, 0, &moved, Verdict::UplinkVxlan);
+    node.expect(
+        Program::Uplink,
+        0,
+        &udp4(STRANGER4, ROUTED4, 53, &[]),
+        Verdict::PassNotOurs,
+    );
+    node.expect(
+        Program::Uplink,
+        0,
+        &udp4(STRANGER4, [10, 65, 0, 9], 53, &[]),
+        Verdict::UplinkRouted,
+    );
+    node.expect(
+        Program::Uplink,
+        0,
+        &udp6(PEER6, STRANGER6, 53, &[]),
+        Verdict::UplinkService,
+    );
+    node.expect(
+        Program::Uplink,
+        0,
+        &udp4(STRANGER4, SERVICE4, 80, &[]),
+        Verdict::PassNotOurs,
+    );
+}
+
+#[test]
+fn a_steering_beyond_the_limits_changes_nothing() {
+    let mut node = Node::new(1);
+    let too_many = Steering {
+        local_addresses: (0..65).map(|i| Ipv4Addr::from(i).into()).collect(),
+        vxlan_port: VXLAN_PORT,
+        ..Steering::default()
+    };
+    let wrong_vni = Steering {
+        vni: 1 << 24,
+        ..Steering::default()
+    };
+    let no_port = Steering {
+        local_addresses: vec![Ipv4Addr::from(US4).into()],
+        ..Steering::default()
+    };
+    for refused in [too_many, wrong_vni, no_port] {
+        assert!(node.programs.steer(&refused).is_err());
+    }
+    node.expect(Program::Uplink, 0, &V4.vxlan(VNI), Verdict::UplinkVxlan);
+}
+
+#[test]
+fn slots_beyond_the_last_one_are_refused() {
+    let node = Node::new(1);
+    let socket = xdp_socket();
+    assert!(node.programs.set_slot(4096, socket.as_fd()).is_err());
+    assert!(
+        node.programs
+            .set_port(
+                9,
+                SlotRange {
+                    base: 4095,
+                    queues: 2
+                }
+            )
+            .is_err()
+    );
+    assert!(
+        node.programs
+            .set_port(
+                9,
+                SlotRange {
+                    base: u32::MAX,
+                    queues: 2
+                }
+            )
+            .is_err()
+    );
+}
+
+// ---- helpers
+
+const BASE_SLOT: u32 = 40;
+
+/// Programs loaded for a four-queue interface with a socket on each of `queues`.
+struct Node {
+    programs: Programs,
+    ifindex: u32,
+    sockets: Vec<OwnedFd>,
+}
+
+impl Node {
+    fn new(queues: u32) -> Self {
+        common::enter_namespace();
+        let ifindex = common::veth();
+        let mut programs = Programs::load().expect("the programs load");
+        programs
+            .set_port(
+                ifindex,
+                SlotRange {
+                    base: BASE_SLOT,
+                    queues,
+                },
+            )
+            .unwrap();
+        let sockets: Vec<OwnedFd> = (0..queues).map(|_| xdp_socket()).collect();
+        for (queue, socket) in (0..).zip(&sockets) {
+            programs
+                .set_slot(BASE_SLOT + queue, socket.as_fd())
+                .unwrap();
+        }
+        let steering = Steering {
+            local_addresses: vec![Ipv4Addr::from(US4).into(), Ipv6Addr::from(US6).into()],
+            vni: VNI,
+            vxlan_port: VXLAN_PORT,
+            routed_prefixes: vec![
+                "10.64.0.0/16".parse().unwrap(),
+                "fd00:64::/32".parse().unwrap(),
+            ],
+            service_addresses: vec![
+                Ipv4Addr::from(SERVICE4).into(),
+                Ipv6Addr::from(SERVICE6).into(),
+            ],
+        };
+        programs.steer(&steering).unwrap();
+        Self {
+            programs,
+            ifindex,
+            sockets,
+        }
+    }
+
+    fn run(&self, program: Program, queue: u32, frame: &[u8]) -> Verdict {
+        let received_on = ReceivedOn {
+            ifindex: self.ifindex,
+            queue,
+        };
+        let result = self
+            .programs
+            .run(program, frame, received_on)
+            .expect("the kernel runs it");
+        let verdict = result.verdict.expect("exactly one verdict is counted");
+        assert_eq!(result.action, Some(verdict.action()), "{verdict:?}");
+        verdict
+    }
+
+    fn expect(&self, program: Program, queue: u32, frame: &[u8], expected: Verdict) {
+        assert_eq!(
+            self.run(program, queue, frame),
+            expected,
+            "queue {queue}: {frame:02x?}"
+        );
+    }
+}
+
+/// An AF_XDP socket: unbound, which is all an XSK map asks for.
+#[expect(unsafe_code, reason = "nix and std know no AF_XDP")]
+pub fn xdp_socket() -> OwnedFd {
+    // SAFETY: no pointers are passed.
+    let fd = unsafe { libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+    assert!(fd >= 0, "{}", std::io::Error::last_os_error());
+    // SAFETY: the kernel just made it; nobody else owns it.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}

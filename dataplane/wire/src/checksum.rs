@@ -1,0 +1,263 @@
+//! The Internet checksum (RFC 1071) and its incremental update (RFC 1624).
+//!
+//! A *sum* here is a ones' complement sum of big-endian 16-bit words, not yet complemented, in a
+//! `u32` with room to add: values of this module may be added with `+` up to 4,096 times before
+//! [`fold`]. A *checksum* is the complemented 16 bits of the wire.
+
+use core::net::{Ipv4Addr, Ipv6Addr};
+
+use crate::protocol::Protocol;
+
+/// What a transport checksum field holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum ChecksumField {
+    /// The checksum of pseudo-header, header and payload.
+    #[default]
+    Full,
+    /// The uncomplemented sum of the pseudo-header alone (Linux `CHECKSUM_PARTIAL`): whoever sends
+    /// the packet on a wire still has to add the rest.
+    Partial,
+}
+
+/// Bytes the inner loop of [`sum`] takes per turn.
+const BLOCK: usize = 64;
+
+/// The sum of `bytes`; an odd last byte counts as the high half of a word. At most `0xffff`.
+#[inline]
+pub fn sum(bytes: &[u8]) -> u32 {
+    // Words are added in native order and swapped at the end: RFC 1071 section 2(B).
+    let (blocks, tail) = bytes.as_chunks::<BLOCK>();
+    let mut total = sum_blocks(blocks);
+    let (words, tail) = tail.as_chunks::<8>();
+    for word in words {
+        total += split(u64::from_ne_bytes(*word));
+    }
+    if !tail.is_empty() {
+        let mut last = [0_u8; 8];
+        last[..tail.len()].copy_from_slice(tail);
+        total += split(u64::from_ne_bytes(last));
+    }
+    u32::from(u16::from_be(fold_wide(total)))
+}
+
+/// Adds both halves of a word, so that 2^31 words fit in a `u64` without a carry.
+#[inline(always)]
+const fn split(word: u64) -> u64 {
+    (word & 0xffff_ffff) + (word >> 32)
+}
+
+/// Eight independent lanes per turn: no carry chain between them, so the loop vectorises.
+#[inline(always)]
+fn sum_blocks(blocks: &[[u8; BLOCK]]) -> u64 {
+    let mut low = [0_u64; 8];
+    let mut high = [0_u64; 8];
+    for block in blocks {
+        let (words, _) = block.as_chunks::<8>();
+        for lane in 0..8 {
+            let word = u64::from_ne_bytes(words[lane]);
+            low[lane] += word & 0xffff_ffff;
+            high[lane] += word >> 32;
+        }
+    }
+    low.iter().sum::<u64>() + high.iter().sum::<u64>()
+}
+
+#[inline(always)]
+const fn fold_wide(sum: u64) -> u16 {
+    let sum = (sum >> 32) + (sum & 0xffff_ffff);
+    let sum = (sum >> 32) + (sum & 0xffff_ffff);
+    fold(((sum >> 16) + (sum & 0xffff)) as u32)
+}
+
+/// Folds a sum to its 16 bits, not complemented.
+#[inline(always)]
+pub const fn fold(sum: u32) -> u16 {
+    let sum = (sum >> 16) + (sum & 0xffff);
+    ((sum >> 16) + (sum & 0xffff)) as u16
+}
+
+/// The checksum of a sum.
+#[inline(always)]
+pub const fn finish(sum: u32) -> u16 {
+    !fold(sum)
+}
+
+/// As [`finish`], but never zero: in UDP zero says "no checksum" (RFC 768).
+#[inline(always)]
+pub const fn finish_udp(sum: u32) -> u16 {
+    nonzero(finish(sum))
+}
+
+/// The other representation of a zero checksum, for UDP.
+#[inline(always)]
+pub const fn nonzero(checksum: u16) -> u16 {
+    if checksum == 0 { 0xffff } else { checksum }
+}
+
+/// Whether a sum that includes the checksum field verifies.
+#[inline(always)]
+pub const fn is_valid(sum: u32) -> bool {
+    fold(sum) == 0xffff
+}
+
+/// The checksum of a region whose checksum field is zero.
+#[inline]
+pub fn of(bytes: &[u8]) -> u16 {
+    finish(sum(bytes))
+}
+
+/// The sum of IPv4's pseudo-header (RFC 793 section 3.1); `len` counts header and payload.
+#[inline]
+pub const fn pseudo_v4(
+    source: Ipv4Addr,
+    destination: Ipv4Addr,
+    protocol: Protocol,
+    len: u16,
+) -> u32 {
+    let (source, destination) = (source.to_bits(), destination.to_bits());
+    (source >> 16)
+        + (source & 0xffff)
+        + (destination >> 16)
+        + (destination & 0xffff)
+        + protocol.0 as u32
+        + len as u32
+}
+
+/// The sum of IPv6's pseudo-header (RFC 8200 section 8.1); `len` counts header and payload.
+#[inline]
+pub fn pseudo_v6(source: Ipv6Addr, destination: Ipv6Addr, protocol: Protocol, len: u32) -> u32 {
+    sum(&source.octets())
+        + sum(&destination.octets())
+        + (len >> 16)
+        + (len & 0xffff)
+        + u32::from(protocol.0)
+}
+
+/// Adds buffers of one packet in order, whatever their lengths: a buffer that starts at an odd
+/// byte of the packet has its words swapped.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Accumulator {
+    sum: u32,
+    odd: bool,
+}
+
+impl Accumulator {
+    /// Nothing added yet.
+    pub const fn new() -> Self {
+        Self { sum: 0, odd: false }
+    }
+
+    /// Starts from a sum such as a pseudo-header's.
+    pub const fn starting_with(sum: u32) -> Self {
+        Self { sum, odd: false }
+    }
+
+    /// Adds the next bytes of the packet.
+    #[inline]
+    pub fn add(&mut self, bytes: &[u8]) {
+        let part = sum(bytes) as u16;
+        let part = if self.odd { part.swap_bytes() } else { part };
+        self.sum = fold(self.sum) as u32 + u32::from(part);
+        self.odd ^= bytes.len() % 2 == 1;
+    }
+
+    /// The sum so far.
+    #[inline]
+    pub const fn sum(&self) -> u32 {
+        self.sum
+    }
+
+    /// The checksum of all that was added.
+    #[inline]
+    pub const fn finish(&self) -> u16 {
+        finish(self.sum)
+    }
+}
+
+/// The change of a sum when fields of a packet are replaced; one delta may hold many fields and be
+/// applied to several checksums (a translated address changes the IP and the transport one).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Delta(u32);
+
+impl Delta {
+    /// No change.
+    pub const fn new() -> Self {
+        Self(0)
+    }
+
+    /// A 16-bit word at an even offset was replaced.
+    #[inline]
+    #[must_use]
+    pub const fn word(self, old: u16, new: u16) -> Self {
+        // RFC 1624 section 3: subtracting is adding the complement.
+        Self(fold(self.0) as u32 + !old as u32 + new as u32)
+    }
+
+    /// Two words, such as an IPv4 address, were replaced.
+    #[inline]
+    #[must_use]
+    pub const fn double(self, old: u32, new: u32) -> Self {
+        self.word((old >> 16) as u16, (new >> 16) as u16)
+            .word(old as u16, new as u16)
+    }
+
+    /// An IPv4 address was replaced.
+    #[inline]
+    #[must_use]
+    pub const fn v4(self, old: Ipv4Addr, new: Ipv4Addr) -> Self {
+        self.double(old.to_bits(), new.to_bits())
+    }
+
+    /// An IPv6 address was replaced.
+    #[inline]
+    #[must_use]
+    pub fn v6(self, old: Ipv6Addr, new: Ipv6Addr) -> Self {
+        self.word(sum(&old.octets()) as u16, sum(&new.octets()) as u16)
+    }
+
+    /// The sum `old` of some words became `new`.
+    #[inline]
+    #[must_use]
+    pub const fn sums(self, old: u32, new: u32) -> Self {
+        self.word(fold(old), fold(new))
+    }
+
+    /// The new value of a full checksum.
+    #[inline]
+    pub const fn apply(self, checksum: u16) -> u16 {
+        finish(!checksum as u32 + fold(self.0) as u32)
+    }
+
+    /// The new value of a field that holds an uncomplemented sum.
+    #[inline]
+    pub const fn apply_to_sum(self, sum: u16) -> u16 {
+        fold(sum as u32 + fold(self.0) as u32)
+    }
+
+    /// The new value of a transport checksum after a change in its **pseudo-header**.
+    #[inline]
+    pub const fn apply_pseudo(self, value: u16, field: ChecksumField) -> u16 {
+        match field {
+            ChecksumField::Full => self.apply(value),
+            ChecksumField::Partial => self.apply_to_sum(value),
+        }
+    }
+}
+
+/// A checksum after one word at an even offset was replaced (RFC 1624 equation 3).
+#[inline]
+pub const fn update_u16(checksum: u16, old: u16, new: u16) -> u16 {
+    Delta::new().word(old, new).apply(checksum)
+}
+
+/// A checksum after two words were replaced.
+#[inline]
+pub const fn update_u32(checksum: u16, old: u32, new: u32) -> u16 {
+    Delta::new().double(old, new).apply(checksum)
+}
+
+/// A checksum after 16 bytes, such as an IPv6 address, were replaced.
+#[inline]
+pub fn update_16_bytes(checksum: u16, old: &[u8; 16], new: &[u8; 16]) -> u16 {
+    Delta::new().sums(sum(old), sum(new)).apply(checksum)
+}

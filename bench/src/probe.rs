@@ -2,15 +2,16 @@
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signalfd::SignalFd;
 use nix::sys::socket::{setsockopt, sockopt};
 use serde::Serialize;
-use std::os::fd::AsFd;
 
 use crate::interval::Interval;
 use crate::pattern::Random;
@@ -23,12 +24,15 @@ const HEADER: usize = 16;
 /// At 100,000 probes a second a receiver may sleep for this much before it loses one.
 const BUFFER_BYTES: usize = 4 << 20;
 
+/// Once every answer is in, this much longer for a duplicate of the last.
+const DUPLICATES_WITHIN: Duration = Duration::from_millis(50);
+
 /// Which end.
 #[derive(Subcommand)]
 pub enum Side {
     /// Sends every probe back until it is told to stop
     Server(ServerArgs),
-    /// Sends probes at a rate and judges the answers
+    /// Sends probes at a rate and judges the answers; SIGINT ends it early, with a result
     Client(ClientArgs),
 }
 
@@ -134,71 +138,91 @@ fn measure(args: &ClientArgs) -> anyhow::Result<Found> {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
         SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
     };
+    let stop = stop::signals()?;
     let socket = UdpSocket::bind(local).context("cannot open a socket")?;
     let _ = setsockopt(&socket, sockopt::RcvBufForce, &BUFFER_BYTES);
     socket
         .connect(args.to)
         .with_context(|| format!("cannot reach {}", args.to))?;
     socket.set_read_timeout(Some(Duration::from_millis(20)))?;
-    let started = Instant::now();
-    let end = started + Duration::from_secs_f64(args.seconds);
-    let sent = AtomicU64::new(0);
-    let send_errors = AtomicU64::new(0);
-    let (sent, send_errors) = (&sent, &send_errors);
-    let payload = args.payload.clamp(HEADER + 8, DATAGRAM_MAX);
-    std::thread::scope(|scope| {
-        let sender = &socket;
-        scope.spawn(move || {
-            let mut interval = Interval::new(args.rate);
-            let mut datagram = vec![0; payload];
-            loop {
-                interval.wait();
-                if Instant::now() >= end {
-                    return;
-                }
-                // A single writer; the receiver reads it after this thread ended.
-                let seq = sent.fetch_add(1, Ordering::Relaxed);
-                write(&mut datagram, seq, elapsed_ns(started));
-                if sender.send(&datagram).is_err() {
-                    send_errors.fetch_add(1, Ordering::Relaxed);
-                }
-            }
-        });
-        let mut answers = collect(
-            &socket,
-            started,
-            end,
-            Duration::from_secs_f64(args.linger),
-            sent,
-        );
-        answers.errors += send_errors.load(Ordering::Relaxed);
-        Ok(answers.judge(sent.load(Ordering::Relaxed)))
-    })
+    let run = Run {
+        started: Instant::now(),
+        sent: AtomicU64::new(0),
+        errors: AtomicU64::new(0),
+        finished: AtomicBool::new(false),
+    };
+    let answers = std::thread::scope(|scope| {
+        scope.spawn(|| run.send(&socket, args));
+        run.collect(&socket, &stop, Duration::from_secs_f64(args.linger))
+    });
+    Ok(answers.judge(
+        run.sent.load(Ordering::Relaxed),
+        run.errors.load(Ordering::Relaxed),
+    ))
 }
 
-/// Takes answers until all are in or `linger` has passed after the last send.
-fn collect(
-    socket: &UdpSocket,
+/// What the sending and the receiving thread share.
+struct Run {
     started: Instant,
-    end: Instant,
-    linger: Duration,
-    sent: &AtomicU64,
-) -> Answers {
-    let mut answers = Answers::default();
-    let mut datagram = vec![0; DATAGRAM_MAX];
-    loop {
-        let now = Instant::now();
-        let all_in = answers.seen_count == sent.load(Ordering::Relaxed);
-        if now >= end + linger || (now >= end + Duration::from_millis(50) && all_in) {
-            return answers;
+    /// Sender: rw, receiver: ro.
+    sent: AtomicU64,
+    /// Sends the kernel refused. Sender: rw, receiver: ro.
+    errors: AtomicU64,
+    /// No further send. Set by the sender when its time is over, by the receiver on a signal.
+    finished: AtomicBool,
+}
+
+impl Run {
+    fn send(&self, socket: &UdpSocket, args: &ClientArgs) {
+        let payload = args.payload.clamp(HEADER + 8, DATAGRAM_MAX);
+        let mut datagram = vec![0; payload];
+        let mut interval = Interval::new(args.rate);
+        let end = self.started + Duration::from_secs_f64(args.seconds);
+        loop {
+            interval.wait();
+            if self.finished.load(Ordering::Relaxed) || Instant::now() >= end {
+                break;
+            }
+            let seq = self.sent.fetch_add(1, Ordering::Relaxed);
+            write(&mut datagram, seq, elapsed_ns(self.started));
+            if socket.send(&datagram).is_err() {
+                self.errors.fetch_add(1, Ordering::Relaxed);
+            }
         }
-        match socket.recv(&mut datagram) {
-            Ok(len) => match parse(&datagram[..len]) {
-                Some((seq, sent_ns)) => answers.take(seq, sent_ns, elapsed_ns(started)),
-                None => answers.corrupted += 1,
-            },
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
-            Err(_) => answers.errors += 1,
+        self.finished.store(true, Ordering::Relaxed);
+    }
+
+    /// Takes answers until all are in or `linger` has passed after the last send.
+    fn collect(&self, socket: &UdpSocket, stop: &SignalFd, linger: Duration) -> Answers {
+        let mut answers = Answers::default();
+        let mut datagram = vec![0; DATAGRAM_MAX];
+        let mut finished_at = None;
+        loop {
+            if matches!(stop.read_signal(), Ok(Some(_))) {
+                self.finished.store(true, Ordering::Relaxed);
+            }
+            let finished = self.finished.load(Ordering::Relaxed);
+            if finished {
+                let since = finished_at.get_or_insert_with(Instant::now).elapsed();
+                let all_in = answers.seen_count == self.sent.load(Ordering::Relaxed);
+                if since >= linger || (all_in && since >= DUPLICATES_WITHIN) {
+                    return answers;
+                }
+            }
+            match socket.recv(&mut datagram) {
+                Ok(len) => match parse(&datagram[..len]) {
+                    Some((seq, sent_ns)) if seq < self.sent.load(Ordering::Relaxed) => {
+                        answers.take(seq, sent_ns, elapsed_ns(self.started));
+                    }
+                    _ => answers.corrupted += 1,
+                },
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+                Err(_) => answers.errors += 1,
+            }
+            if !finished {
+                answers.gap_until(elapsed_ns(self.started));
+            }
         }
     }
 }
@@ -219,14 +243,9 @@ struct Answers {
 }
 
 impl Answers {
+    /// One answer; `seq` is one that was sent.
     fn take(&mut self, seq: u64, sent_ns: u64, now_ns: u64) {
         let slot = usize::try_from(seq).unwrap_or(usize::MAX);
-        // A sequence number never sent is damage that the pattern check let through; it cannot
-        // happen below 2^32 probes.
-        if slot > u32::MAX as usize {
-            self.corrupted += 1;
-            return;
-        }
         if self.seen.len() <= slot {
             self.seen.resize(slot + 1, false);
         }
@@ -237,12 +256,16 @@ impl Answers {
         self.seen_count += 1;
         self.reordered += u64::from(self.highest.is_some_and(|highest| seq < highest));
         self.highest = self.highest.max(Some(seq));
-        self.gap_ns_max = self.gap_ns_max.max(now_ns - self.last_ns);
+        self.gap_until(now_ns);
         self.last_ns = now_ns;
         self.rtt_ns.push(now_ns.saturating_sub(sent_ns));
     }
 
-    fn judge(mut self, sent: u64) -> Found {
+    fn gap_until(&mut self, now_ns: u64) {
+        self.gap_ns_max = self.gap_ns_max.max(now_ns.saturating_sub(self.last_ns));
+    }
+
+    fn judge(mut self, sent: u64, send_errors: u64) -> Found {
         self.rtt_ns.sort_unstable();
         let at = |share: f64| {
             let last = self.rtt_ns.len().saturating_sub(1);
@@ -256,7 +279,7 @@ impl Answers {
             duplicated: self.duplicated,
             reordered: self.reordered,
             corrupted: self.corrupted,
-            errors: self.errors,
+            errors: self.errors + send_errors,
             gap_ms_max: self.gap_ns_max as f64 / 1e6,
             rtt_us: Quantiles {
                 p50: at(0.50),
@@ -310,7 +333,7 @@ mod tests {
         for (seq, at) in [(0, 10), (2, 20), (1, 30), (1, 40), (5, 50)] {
             answers.take(seq, at - 5, at);
         }
-        let found = answers.judge(6);
+        let found = answers.judge(6, 0);
         assert_eq!((found.received, found.lost), (4, 2));
         assert_eq!((found.duplicated, found.reordered), (1, 1));
         assert!((found.rtt_us.max - 0.005).abs() < 1e-9);

@@ -4,7 +4,7 @@
 #   two_nodes lan       one wire each, u0, into a switch: `outside` is the default gateway behind the
 #                       same uplink, as on a machine with one NIC
 #   two_nodes middle    like the first, but the wire runs through namespace `middle` (interfaces a
-#                       and b, not connected): something has to forward between them
+#                       and b): the script's function middle_is_wired has to connect them
 #   two_nodes ipv6      like the first, with an IPv6-only underlay
 # Environment: WIRE_MTU (1500), WIRE_QUEUES (1).
 #
@@ -31,6 +31,7 @@ two_nodes() {
         # The tool in the middle sees frames as they are: let no kernel leave checksums to a NIC.
         in_ns "node$n" ethtool -K u0 tx off tso off gso off >/dev/null
       done
+      middle_is_wired
       ;;
     *) wire node1 u0 node2 u0 "${WIRE_MTU:-1500}" "${WIRE_QUEUES:-1}" ;;
   esac

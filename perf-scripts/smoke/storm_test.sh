@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# What a pod must not send is dropped, counted frame by frame under a reason, and harms nobody: a
+# 1 kpps probe between other pods of the node loses nothing while it lasts.
+. "$(dirname "$0")/../_lib.sh"
+. "$WEFT_ROOT/perf-scripts/topo/two-nodes.sh"
+
+COUNT=10000
+
+two_nodes
+pod node1 shop/web
+pod node1 shop/client
+pod_manifest node1 shop/storm | manifest storm.yaml
+pod node1 shop/storm
+echo_server web "$(ip4 web)"
+wait_quiet() { # the pod's own neighbour discovery and multicast reports are over
+  local before=-1 now
+  while now=$(port_counter node1 storm rx_packets); [[ $now != "$before" ]]; do
+    before=$now
+    sleep 1.5
+  done
+}
+
+reasons() { status node1 | jq -c '[.drops[] | select(.count > 0) | {(.name): .count}] | add // {}'; }
+
+storm() { # KIND TO
+  local before result dropped kernel sent
+  wait_quiet
+  before=$(reasons)
+  dropped=$(port_counter node1 storm drops)
+  kernel=$(port_counter node1 storm rx_kernel_drops)
+  probe client "$(at "$(ip4 web)" 7)" 1000 4 >"$LOGS/probe.json" &
+  local probe=$!
+  sent=$(in_ns storm weft-bench flood "$1" --count $COUNT --rate 4000 --to "$2")
+  wait "$probe"
+  clean_probe "during $1" "$(cat "$LOGS/probe.json")"
+  sleep 0.3
+  dropped=$(($(port_counter node1 storm drops) - dropped))
+  kernel=$(($(port_counter node1 storm rx_kernel_drops) - kernel))
+  say "$1 to $2: $sent dropped $dropped; reasons $before -> $(reasons)"
+  expect "frames of $1 the kernel dropped for us" "$kernel" -eq 0
+  expect "drops of $1" "$dropped" -eq "$(jq .hostile <<<"$sent")"
+}
+
+storm arp-storm "$(ip4 web)"
+storm vlan "$(ip4 web)"
+storm random "$(ip4 web)"
+storm runt "$(ip4 web)"
+for to in "$(ip4 web)" "$(ip6 web)"; do
+  storm spoofed-source "$to"
+  storm fragments-overlap "$to"
+done
+storm vxlan-from-pod 192.0.2.2
+storm vxlan-from-pod 2001:db8::2

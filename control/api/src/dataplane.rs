@@ -210,6 +210,9 @@ pub struct Counter {
     pub name: String,
     /// Packets.
     pub count: u64,
+    /// A sentence for people, where the name alone does not say enough (drops).
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub description: String,
 }
 
 /// A kernel feature.

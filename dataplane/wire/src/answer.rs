@@ -255,3 +255,166 @@ impl<'a> Writer<'a> {
         self.out[at..at + 2].copy_from_slice(&value.to_be_bytes());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::build::Packet;
+    use crate::layers::Layers;
+    use crate::neighbour::{NeighbourOption, NeighbourOptions};
+    use std::vec::Vec;
+
+    const POD: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 7);
+    const NODE: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 1);
+    const POD6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 7);
+    const NODE6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1);
+    const POD_MAC: MacAddr = MacAddr([2, 0x50, 10, 1, 0, 7]);
+    const GATEWAY: MacAddr = MacAddr([2, 0x77, 0x65, 0x66, 0x74, 1]);
+
+    #[test]
+    fn arp_reply_answers_the_asker() {
+        let asked = Ipv4Addr::new(169, 254, 1, 1);
+        let request = ArpPacket::new(
+            ArpOperation::REQUEST,
+            (POD_MAC, POD),
+            (MacAddr::ZERO, asked),
+        );
+        let mut out = [0_u8; 64];
+        let len = arp_reply(&request, GATEWAY, &mut out).unwrap();
+        let expected = Packet::arp(ArpOperation::REPLY, (GATEWAY, asked), (POD_MAC, POD)).build();
+        assert_eq!(out[..len], expected);
+        assert_eq!(
+            arp_reply(&request, GATEWAY, &mut out[..41]),
+            Err(AnswerError::NoRoom)
+        );
+    }
+
+    #[test]
+    fn advertisement_answers_solicitations_and_probes() {
+        let gateway: Ipv6Addr = "fe80::1".parse().unwrap();
+        for (asker, to, solicited) in [
+            (POD6, POD6, true),
+            (Ipv6Addr::UNSPECIFIED, ALL_NODES, false),
+        ] {
+            let mut out = [0_u8; ANSWER_MAX];
+            let len =
+                neighbour_advertisement(gateway, (POD_MAC, asker), GATEWAY, &mut out).unwrap();
+            let frame = &out[..len];
+            let layers = Layers::parse(frame, len).unwrap();
+            assert_eq!(layers.transport_is_valid(frame), Some(true));
+            let (ip, _) = Ipv6Header::parse(&frame[14..]).unwrap();
+            assert_eq!((ip.destination(), ip.hop_limit()), (to, 255));
+            let icmp = layers.upper(frame).unwrap();
+            let (message, at) = NeighbourAdvertisement::parse(icmp).unwrap();
+            assert_eq!(message.target(), gateway);
+            assert_eq!(message.flags().solicited, solicited);
+            assert!(message.flags().router && message.flags().replace);
+            let options = NeighbourOptions::new(&icmp[at..]);
+            assert_eq!(
+                options.link_address(NeighbourOption::TARGET_ADDRESS),
+                Ok(Some(GATEWAY))
+            );
+        }
+    }
+
+    fn errors() -> [IcmpError; 6] {
+        [
+            IcmpError::TimeExceeded,
+            IcmpError::TooBig { mtu: 1450 },
+            IcmpError::NoRoute,
+            IcmpError::NoAddress,
+            IcmpError::Prohibited,
+            IcmpError::NoPort,
+        ]
+    }
+
+    fn write(error: IcmpError, from: IpAddr, quoted: &[u8]) -> Vec<u8> {
+        let message = ErrorMessage {
+            error,
+            from,
+            destination_mac: POD_MAC,
+            source_mac: GATEWAY,
+            quoted,
+        };
+        let mut out = [0xee_u8; ANSWER_MAX];
+        let len = message.write(&mut out).unwrap();
+        assert_eq!(message.write(&mut out[..len - 1]), Err(AnswerError::NoRoom));
+        out[..len].to_vec()
+    }
+
+    #[test]
+    fn errors_quote_as_much_as_the_rules_allow() {
+        for payload in [0, 1, 501, 1400, 9000] {
+            let v4 = Packet::ipv4(POD, NODE).udp(1, 2).payload_len(payload);
+            let v6 = Packet::ipv6(POD6, NODE6).udp(1, 2).payload_len(payload);
+            for (from, quoted, header, max) in [
+                (NODE.into(), v4.build_network(), 20, ICMPV4_ERROR_MAX),
+                (NODE6.into(), v6.build_network(), 40, ICMPV6_ERROR_MAX),
+            ] {
+                for error in errors() {
+                    let frame = write(error, from, &quoted);
+                    let layers = Layers::parse(&frame, frame.len()).unwrap();
+                    assert_eq!(layers.transport_is_valid(&frame), Some(true));
+                    let quote = (max - header - 8).min(quoted.len());
+                    assert_eq!(frame.len(), 14 + header + 8 + quote);
+                    assert_eq!(frame[14 + header + 8..], quoted[..quote]);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn errors_carry_type_code_and_mtu() {
+        let v4 = Packet::ipv4(POD, NODE).udp(1, 2).build_network();
+        let v6 = Packet::ipv6(POD6, NODE6).udp(1, 2).build_network();
+        let expected_v4 = [
+            (11, 0, 0),
+            (3, 4, 1450),
+            (3, 0, 0),
+            (3, 1, 0),
+            (3, 13, 0),
+            (3, 3, 0),
+        ];
+        let expected_v6 = [
+            (3, 0, 0),
+            (2, 0, 1450),
+            (1, 0, 0),
+            (1, 3, 0),
+            (1, 1, 0),
+            (1, 4, 0),
+        ];
+        for (index, error) in errors().into_iter().enumerate() {
+            for (from, quoted, at, expected) in [
+                (NODE.into(), &v4, 34, expected_v4[index]),
+                (NODE6.into(), &v6, 54, expected_v6[index]),
+            ] {
+                let frame = write(error, from, quoted);
+                let (icmp, _) = IcmpHeader::parse(&frame[at..]).unwrap();
+                assert_eq!((icmp.kind(), icmp.code(), icmp.mtu_v6()), expected);
+            }
+        }
+        let frame = write(IcmpError::TimeExceeded, NODE.into(), &v4);
+        let (ip, _) = Ipv4Header::parse(&frame[14..]).unwrap();
+        assert_eq!((ip.source(), ip.destination()), (NODE, POD));
+        assert!(crate::ipv4::checksum_is_valid(&frame[14..]));
+    }
+
+    #[test]
+    fn padding_is_not_quoted_and_families_do_not_mix() {
+        let mut quoted = Packet::ipv4(POD, NODE).udp(1, 2).build_network();
+        quoted.resize(46, 0xee);
+        let frame = write(IcmpError::NoPort, NODE.into(), &quoted);
+        assert_eq!(frame.len(), 14 + 20 + 8 + 28);
+        let message = ErrorMessage {
+            error: IcmpError::NoPort,
+            from: NODE6.into(),
+            destination_mac: POD_MAC,
+            source_mac: GATEWAY,
+            quoted: &quoted,
+        };
+        assert!(matches!(
+            message.write(&mut [0; ANSWER_MAX]),
+            Err(AnswerError::Quoted(_))
+        ));
+    }
+}

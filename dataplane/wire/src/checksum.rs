@@ -261,3 +261,79 @@ pub const fn update_u32(checksum: u16, old: u32, new: u32) -> u16 {
 pub fn update_16_bytes(checksum: u16, old: &[u8; 16], new: &[u8; 16]) -> u16 {
     Delta::new().sums(sum(old), sum(new)).apply(checksum)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// RFC 1071 section 3, the numerical example.
+    const EXAMPLE: [u8; 8] = [0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7];
+
+    #[test]
+    fn sums_the_example_of_rfc_1071() {
+        assert_eq!(sum(&EXAMPLE), 0xddf2);
+        assert_eq!(of(&EXAMPLE), 0x220d);
+        assert_eq!(sum(&[]), 0);
+        assert_eq!(sum(&[0xab]), 0xab00);
+    }
+
+    #[test]
+    fn an_all_ones_region_of_64_kib_does_not_overflow() {
+        assert_eq!(sum(&[0xff; 65535]), 0xff00);
+        assert_eq!(sum(&[0xff; 65536]), 0xffff);
+    }
+
+    #[test]
+    fn adds_4096_sums_without_overflow() {
+        let many = (0..4096).fold(0, |all, _| all + sum(&[0xff; 16]));
+        assert_eq!(fold(many), 0xffff);
+    }
+
+    #[test]
+    fn accumulator_swaps_buffers_that_start_at_odd_bytes() {
+        let mut all = Accumulator::new();
+        for part in [
+            &EXAMPLE[..1],
+            &EXAMPLE[1..4],
+            &[],
+            &EXAMPLE[4..7],
+            &EXAMPLE[7..],
+        ] {
+            all.add(part);
+        }
+        assert_eq!(all.finish(), 0x220d);
+        assert_eq!(Accumulator::starting_with(5).sum(), 5);
+    }
+
+    #[test]
+    fn updates_the_example_of_rfc_1624() {
+        // Section 4: the case in which RFC 1141's equation yields 0xffff.
+        assert_eq!(update_u16(0xdd2f, 0x5555, 0x3285), 0x0000);
+    }
+
+    #[test]
+    fn udp_never_sends_zero() {
+        assert_eq!(finish(0xffff), 0);
+        assert_eq!(finish_udp(0xffff), 0xffff);
+        assert_eq!(finish_udp(0x1234), !0x1234);
+    }
+
+    #[test]
+    fn a_delta_moves_a_partial_field_with_the_pseudo_header() {
+        let (a, b, c) = (
+            Ipv4Addr::new(10, 0, 0, 1),
+            Ipv4Addr::new(10, 96, 0, 10),
+            Ipv4Addr::new(10, 1, 2, 3),
+        );
+        let partial = fold(pseudo_v4(a, b, Protocol::TCP, 1500));
+        let moved = Delta::new()
+            .v4(b, c)
+            .apply_pseudo(partial, ChecksumField::Partial);
+        assert_eq!(moved, fold(pseudo_v4(a, c, Protocol::TCP, 1500)));
+        let full = finish(pseudo_v4(a, b, Protocol::TCP, 1500) + 0x4321);
+        let moved = Delta::new()
+            .v4(b, c)
+            .apply_pseudo(full, ChecksumField::Full);
+        assert_eq!(moved, finish(pseudo_v4(a, c, Protocol::TCP, 1500) + 0x4321));
+    }
+}

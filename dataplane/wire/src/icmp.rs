@@ -235,3 +235,85 @@ pub fn may_answer_v6(packet: &[u8], too_big: bool) -> bool {
             .get(usize::from(chain.offset))
             .is_some_and(|&kind| !v6::is_error(kind) && kind != v6::REDIRECT)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::build::Packet;
+    use core::net::{Ipv4Addr, Ipv6Addr};
+
+    const A: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+    const B: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+    const C: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1);
+    const D: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2);
+    const GROUP: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0xfb);
+
+    #[test]
+    fn reads_and_writes_literal_bytes() {
+        let mut bytes = [3, 4, 0xab, 0xcd, 0, 0, 0x05, 0xaa];
+        let (header, offset) = IcmpHeader::parse(&bytes).unwrap();
+        assert_eq!((header.kind(), header.code(), offset), (3, 4, 8));
+        assert_eq!((header.checksum(), header.mtu_v4()), (0xabcd, 1450));
+        assert_eq!(header.mtu_v6(), 1450);
+        let (header, _) = IcmpHeader::parse_mut(&mut bytes).unwrap();
+        header.set_kind(8, 0);
+        header.set_checksum(0);
+        header.set_echo(0x1234, 0x5678);
+        assert_eq!((header.echo_id(), header.echo_sequence()), (0x1234, 0x5678));
+        assert_eq!(bytes, [8, 0, 0, 0, 0x12, 0x34, 0x56, 0x78]);
+        assert!(IcmpHeader::parse(&bytes[..7]).is_err());
+    }
+
+    #[test]
+    fn ordinary_packets_may_be_answered() {
+        assert!(may_answer_v4(&Packet::ipv4(A, B).udp(1, 2).build_network()));
+        assert!(may_answer_v4(
+            &Packet::ipv4(A, B).echo_request(1, 1).build_network()
+        ));
+        let first = Packet::ipv4(A, B).udp(1, 2).fragment(0, true);
+        assert!(may_answer_v4(&first.build_network()));
+        let packet = Packet::ipv6(C, D).tcp(1, 2).build_network();
+        assert!(may_answer_v6(&packet, false));
+        let echo = Packet::ipv6(C, D).echo_request(1, 1).build_network();
+        assert!(may_answer_v6(&echo, false));
+    }
+
+    #[test]
+    fn errors_fragments_and_groups_are_never_answered_v4() {
+        let silent = [
+            Packet::ipv4(A, B).icmp(v4::TIME_EXCEEDED, 0, 0),
+            Packet::ipv4(A, B).icmp(v4::REDIRECT, 0, 0),
+            Packet::ipv4(A, B).raw(Protocol::ICMP),
+            Packet::ipv4(A, B).udp(1, 2).fragment(8, false),
+            Packet::ipv4(A, Ipv4Addr::new(224, 0, 0, 251)).udp(1, 2),
+            Packet::ipv4(A, Ipv4Addr::BROADCAST).udp(1, 2),
+            Packet::ipv4(Ipv4Addr::UNSPECIFIED, B).udp(1, 2),
+            Packet::ipv4(Ipv4Addr::LOCALHOST, B).udp(1, 2),
+            Packet::ipv4(Ipv4Addr::new(240, 0, 0, 1), B).udp(1, 2),
+        ];
+        for packet in silent {
+            assert!(!may_answer_v4(&packet.build_network()), "{packet:?}");
+        }
+        assert!(!may_answer_v4(&[]));
+    }
+
+    #[test]
+    fn errors_fragments_and_groups_are_never_answered_v6() {
+        let silent = [
+            Packet::ipv6(C, D).icmp(v6::PACKET_TOO_BIG, 0, 1280),
+            Packet::ipv6(C, D).icmp(v6::REDIRECT, 0, 0),
+            Packet::ipv6(C, D)
+                .extension(Protocol::DESTINATION_OPTIONS, &[1, 4])
+                .icmp(v6::UNREACHABLE, 0, 0),
+            Packet::ipv6(C, D).raw(Protocol::UDP).fragment(8, false),
+            Packet::ipv6(C, GROUP).udp(1, 2),
+            Packet::ipv6(Ipv6Addr::UNSPECIFIED, D).udp(1, 2),
+            Packet::ipv6(GROUP, D).udp(1, 2),
+        ];
+        for packet in silent {
+            assert!(!may_answer_v6(&packet.build_network(), false), "{packet:?}");
+        }
+        let to_group = Packet::ipv6(C, GROUP).udp(1, 2).build_network();
+        assert!(may_answer_v6(&to_group, true));
+    }
+}

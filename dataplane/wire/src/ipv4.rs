@@ -393,3 +393,143 @@ impl<'a> Iterator for Ipv4Options<'a> {
         Some(Ok(Ipv4Option { kind, data }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::vec::Vec;
+
+    /// The textbook header: UDP from 192.168.0.1 to 192.168.0.199.
+    const BYTES: [u8; 20] = [
+        0x45, 0x00, 0x00, 0x73, 0x00, 0x01, 0x40, 0x00, 0x40, 0x11, 0xb8, 0x60, 192, 168, 0, 1,
+        192, 168, 0, 199,
+    ];
+
+    #[test]
+    fn reads_literal_bytes() {
+        let (header, offset) = Ipv4Header::parse(&BYTES).unwrap();
+        assert_eq!((offset, header.header_len()), (20, 20));
+        assert_eq!((header.total_len(), header.payload_len()), (115, 95));
+        assert_eq!(header.identification(), 1);
+        assert!(header.dont_fragment());
+        assert_eq!(header.fragment(), None);
+        assert_eq!(header.ttl(), 64);
+        assert_eq!(header.protocol(), Protocol::UDP);
+        assert_eq!(header.checksum(), 0xb860);
+        assert_eq!(header.source(), Ipv4Addr::new(192, 168, 0, 1));
+        assert_eq!(header.destination(), Ipv4Addr::new(192, 168, 0, 199));
+        assert!(checksum_is_valid(&BYTES));
+    }
+
+    #[test]
+    fn length_fields_are_checked() {
+        let parse = |at: usize, value: u8| {
+            let mut bytes = BYTES;
+            bytes[at] = value;
+            Ipv4Header::parse(&bytes).map(|_| ()).unwrap_err()
+        };
+        assert_eq!(parse(0, 0x65), ParseError::Version(Layer::Ipv4));
+        assert_eq!(parse(0, 0x44), ParseError::HeaderLength(Layer::Ipv4));
+        assert_eq!(parse(0, 0x46), ParseError::Truncated(Layer::Ipv4));
+        assert_eq!(parse(3, 19), ParseError::TotalLength(Layer::Ipv4));
+        assert_eq!(
+            Ipv4Header::parse(&BYTES[..19]).unwrap_err(),
+            ParseError::Truncated(Layer::Ipv4)
+        );
+        let (header, _) = Ipv4Header::parse(&BYTES).unwrap();
+        assert!(header.check_total_len(115).is_ok());
+        assert_eq!(
+            header.check_total_len(114),
+            Err(ParseError::TotalLength(Layer::Ipv4))
+        );
+    }
+
+    #[test]
+    fn forwarding_keeps_the_checksum_right_down_to_the_last_hop() {
+        let mut bytes = BYTES;
+        for ttl in (1..64).rev() {
+            let (header, _) = Ipv4Header::parse_mut(&mut bytes).unwrap();
+            assert!(header.decrement_ttl());
+            assert_eq!(header.ttl(), ttl);
+            assert!(checksum_is_valid(&bytes));
+        }
+        let last = bytes;
+        let (header, _) = Ipv4Header::parse_mut(&mut bytes).unwrap();
+        assert!(!header.decrement_ttl());
+        assert_eq!(bytes, last);
+    }
+
+    #[test]
+    fn rewrites_keep_the_checksum_right() {
+        let mut bytes = BYTES;
+        let (header, _) = Ipv4Header::parse_mut(&mut bytes).unwrap();
+        header.rewrite_ecn(Ecn::Congestion);
+        header.rewrite_source(Ipv4Addr::new(10, 255, 0, 254));
+        header.rewrite_destination(Ipv4Addr::BROADCAST);
+        assert_eq!(header.ecn(), Ecn::Congestion);
+        assert_eq!(header.tos(), 3);
+        assert!(checksum_is_valid(&bytes));
+        bytes[19] ^= 1;
+        assert!(!checksum_is_valid(&bytes));
+        assert!(!checksum_is_valid(&[]));
+    }
+
+    #[test]
+    fn tells_fragments() {
+        let mut bytes = BYTES;
+        let (header, _) = Ipv4Header::parse_mut(&mut bytes).unwrap();
+        header.set_dont_fragment(false);
+        header.set_fragment(1480, true);
+        let fragment = header.fragment().unwrap();
+        assert_eq!(fragment.offset, 1480);
+        assert!(fragment.more && !fragment.is_first());
+        assert_eq!(fragment.identification, 1);
+        header.set_fragment(65528, false);
+        assert_eq!(header.fragment().unwrap().offset, 65528);
+        header.set_fragment(0, false);
+        assert_eq!(header.fragment(), None);
+        header.set_fragment(0, true);
+        assert!(header.fragment().unwrap().is_first());
+    }
+
+    #[test]
+    fn a_reserved_flag_is_no_fragment() {
+        let mut bytes = BYTES;
+        bytes[6] = 0x80;
+        assert_eq!(Ipv4Header::parse(&bytes).unwrap().0.fragment(), None);
+    }
+
+    fn with_options(options: &[u8]) -> Vec<u8> {
+        let mut bytes = BYTES.to_vec();
+        bytes[0] = 0x40 | ((20 + options.len()) / 4) as u8;
+        bytes.extend_from_slice(options);
+        bytes
+    }
+
+    #[test]
+    fn iterates_options() {
+        let mut bytes = with_options(&[1, 131, 7, 4, 10, 0, 0, 9, 148, 4, 0, 0]);
+        fill_checksum(&mut bytes).unwrap();
+        assert!(checksum_is_valid(&bytes));
+        let options: Vec<_> = Ipv4Options::of(&bytes)
+            .unwrap()
+            .map(Result::unwrap)
+            .collect();
+        assert_eq!(options.len(), 3);
+        assert_eq!(options[0].kind, Ipv4Option::NO_OPERATION);
+        assert!(options[1].is_source_route() && options[1].is_copied());
+        assert_eq!(options[1].data, [4, 10, 0, 0, 9]);
+        assert_eq!(options[2].kind, Ipv4Option::ROUTER_ALERT);
+    }
+
+    #[test]
+    fn malformed_options_end_the_iteration() {
+        for options in [[7, 1, 0, 0], [7, 0, 0, 0], [7, 5, 0, 0], [1, 1, 1, 7]] {
+            let bytes = with_options(&options);
+            let last = Ipv4Options::of(&bytes).unwrap().last().unwrap();
+            assert_eq!(last.unwrap_err(), ParseError::Option(Layer::Ipv4));
+        }
+        let ended = with_options(&[0, 7, 0, 0]);
+        assert_eq!(Ipv4Options::of(&ended).unwrap().count(), 0);
+    }
+}

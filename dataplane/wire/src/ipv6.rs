@@ -371,3 +371,188 @@ impl Ipv6Chain {
         Ok(len)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::build::Packet;
+    use std::vec::Vec;
+
+    fn base() -> Packet {
+        Packet::ipv6("fd00::1".parse().unwrap(), "fd00::2".parse().unwrap()).udp(1, 2)
+    }
+
+    fn walk(packet: &[u8]) -> Result<Ipv6Chain, ParseError> {
+        Ipv6Chain::walk(packet).map(|(_, chain)| chain)
+    }
+
+    #[test]
+    fn reads_and_writes_literal_bytes() {
+        let mut bytes = [0_u8; 40];
+        bytes[..8].copy_from_slice(&[0x6b, 0x8a, 0xbc, 0xde, 0x00, 0x10, 58, 255]);
+        bytes[8] = 0xfd;
+        bytes[39] = 1;
+        let (header, offset) = Ipv6Header::parse(&bytes).unwrap();
+        assert_eq!(offset, 40);
+        assert_eq!(header.traffic_class(), 0xb8);
+        assert_eq!(header.flow_label(), 0xabcde);
+        assert_eq!((header.payload_len(), header.total_len()), (16, 56));
+        assert_eq!(header.next_header(), Protocol::ICMPV6);
+        assert_eq!(header.hop_limit(), 255);
+        assert_eq!(header.source(), "fd00::".parse::<Ipv6Addr>().unwrap());
+        assert_eq!(header.destination(), Ipv6Addr::LOCALHOST);
+        assert!(header.check_total_len(56).is_ok() && header.check_total_len(55).is_err());
+
+        let (header, _) = Ipv6Header::parse_mut(&mut bytes).unwrap();
+        header.rewrite_ecn(Ecn::Congestion);
+        header.set_flow_label(0xfff0_0001);
+        header.set_payload_len(2);
+        header.set_source(Ipv6Addr::LOCALHOST);
+        header.set_destination(Ipv6Addr::UNSPECIFIED);
+        assert_eq!(header.ecn(), Ecn::Congestion);
+        assert_eq!(bytes[..6], [0x6b, 0xb0, 0, 1, 0, 2]);
+        assert_eq!(bytes[23], 1);
+        assert_eq!(bytes[39], 0);
+    }
+
+    #[test]
+    fn refuses_short_headers_and_other_versions() {
+        let mut bytes = [0_u8; 40];
+        assert_eq!(
+            Ipv6Header::parse(&bytes).unwrap_err(),
+            ParseError::Version(Layer::Ipv6)
+        );
+        bytes[0] = 0x60;
+        assert_eq!(
+            Ipv6Header::parse(&bytes[..39]).unwrap_err(),
+            ParseError::Truncated(Layer::Ipv6)
+        );
+    }
+
+    #[test]
+    fn the_last_hop_is_not_taken() {
+        let mut header =
+            Ipv6Header::new(Ipv6Addr::LOCALHOST, Ipv6Addr::LOCALHOST, Protocol::UDP, 0);
+        header.set_hop_limit(2);
+        assert!(header.decrement_hop_limit());
+        assert!(!header.decrement_hop_limit());
+        assert_eq!(header.hop_limit(), 1);
+    }
+
+    #[test]
+    fn a_plain_packet_has_an_empty_chain() {
+        let chain = walk(&base().build_network()).unwrap();
+        assert_eq!(chain.protocol, Protocol::UDP);
+        assert_eq!((chain.offset, chain.next_header_at), (40, 6));
+        assert_eq!(chain.fragment, None);
+        assert!(!chain.hop_by_hop && chain.routing_type.is_none());
+    }
+
+    #[test]
+    fn walks_every_kind_of_extension() {
+        let packet = base()
+            .extension(Protocol::HOP_BY_HOP, &[5, 2, 0, 0])
+            .extension(Protocol::DESTINATION_OPTIONS, &[1, 12])
+            .extension(Protocol::ROUTING, &[4, 0])
+            .extension(Protocol::AUTHENTICATION, &[0; 22])
+            .fragment(0, true)
+            .payload(&[0; 8])
+            .build_network();
+        let chain = walk(&packet).unwrap();
+        assert_eq!(chain.protocol, Protocol::UDP);
+        assert_eq!(usize::from(chain.offset), 40 + 8 + 8 + 8 + 24 + 8);
+        assert_eq!(packet[usize::from(chain.next_header_at)], Protocol::UDP.0);
+        assert!(chain.hop_by_hop);
+        assert_eq!(chain.routing_type, Some(4));
+        let (fragment, at) = chain.fragment.unwrap();
+        assert_eq!(usize::from(at), 40 + 8 + 8 + 8 + 24);
+        assert!(fragment.is_first() && fragment.more);
+    }
+
+    #[test]
+    fn a_later_fragment_ends_the_walk_whatever_it_claims_to_hold() {
+        let packet = base()
+            .raw(Protocol::DESTINATION_OPTIONS)
+            .identification(0xdead_beef)
+            .fragment(1448, false)
+            .payload(&[0xff; 3])
+            .build_network();
+        let chain = walk(&packet).unwrap();
+        assert!(chain.is_later_fragment());
+        assert_eq!(chain.protocol, Protocol::DESTINATION_OPTIONS);
+        assert_eq!(chain.offset, 48);
+        assert_eq!(chain.fragment.unwrap().0.identification, 0xdead_beef);
+    }
+
+    #[test]
+    fn a_first_fragment_must_hold_the_whole_chain() {
+        let cut = |more| {
+            base()
+                .raw(Protocol::DESTINATION_OPTIONS)
+                .fragment(0, more)
+                .payload(&[17, 1, 0, 0, 0, 0, 0, 0])
+                .build_network()
+        };
+        assert_eq!(walk(&cut(true)), Err(ParseError::IncompleteChain));
+        assert_eq!(
+            walk(&cut(false)),
+            Err(ParseError::Truncated(Layer::Ipv6Extension))
+        );
+    }
+
+    #[test]
+    fn bytes_behind_the_packet_are_not_part_of_the_chain() {
+        let mut packet = base()
+            .raw(Protocol::DESTINATION_OPTIONS)
+            .payload(&[17, 0, 1, 4])
+            .build_network();
+        packet.extend([0; 60]);
+        assert_eq!(
+            walk(&packet),
+            Err(ParseError::Truncated(Layer::Ipv6Extension))
+        );
+    }
+
+    #[test]
+    fn refuses_chains_that_are_too_long() {
+        let chain_of = |count: usize| {
+            (0..count)
+                .fold(base(), |packet, _| {
+                    packet.extension(Protocol::DESTINATION_OPTIONS, &[1, 4])
+                })
+                .build_network()
+        };
+        assert!(walk(&chain_of(MAX_EXTENSIONS)).is_ok());
+        assert_eq!(
+            walk(&chain_of(MAX_EXTENSIONS + 1)),
+            Err(ParseError::TooDeep(Layer::Ipv6Extension))
+        );
+    }
+
+    #[test]
+    fn refuses_headers_out_of_place() {
+        let late = base()
+            .extension(Protocol::DESTINATION_OPTIONS, &[1, 4])
+            .extension(Protocol::HOP_BY_HOP, &[1, 4])
+            .build_network();
+        let twice = base()
+            .extension(Protocol::FRAGMENT, &[0; 6])
+            .fragment(0, false)
+            .build_network();
+        for packet in [late, twice] {
+            assert_eq!(walk(&packet), Err(ParseError::Field(Layer::Ipv6Extension)));
+        }
+    }
+
+    #[test]
+    fn every_cut_of_a_chain_is_refused_without_panic() {
+        let packet = base()
+            .extension(Protocol::HOP_BY_HOP, &[1, 4])
+            .extension(Protocol::ROUTING, &[0; 14])
+            .fragment(0, true)
+            .build_network();
+        let results: Vec<_> = (0..packet.len()).map(|len| walk(&packet[..len])).collect();
+        let first_whole = results.iter().position(Result::is_ok).unwrap();
+        assert_eq!(first_whole, 40 + 8 + 16 + 8);
+    }
+}

@@ -186,3 +186,135 @@ impl Layers {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::build::Packet;
+    use crate::checksum::ChecksumField;
+    use crate::tcp::TcpFlags;
+    use core::net::{Ipv4Addr, Ipv6Addr};
+    use std::vec::Vec;
+
+    const A: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+    const B: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+    const C: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1);
+    const D: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2);
+
+    fn parse(frame: &[u8]) -> Layers {
+        Layers::parse(frame, frame.len()).unwrap()
+    }
+
+    #[test]
+    fn finds_the_headers_of_both_families_behind_tags() {
+        for (packet, l4) in [(Packet::ipv4(A, B), 22 + 20), (Packet::ipv6(C, D), 22 + 40)] {
+            let frame = packet.vlan(100).vlan(5).tcp(4000, 80).payload(b"x").build();
+            let layers = parse(&frame);
+            assert_eq!((layers.tags.vids, layers.tags.count), ([100, 5], 2));
+            assert_eq!((layers.l3, layers.l4), (22, l4));
+            assert_eq!(layers.end as usize, frame.len());
+            assert_eq!(layers.protocol, Protocol::TCP);
+            assert_eq!(layers.ports(&frame), Ok((4000, 80)));
+            assert_eq!(layers.transport_is_valid(&frame), Some(true));
+        }
+    }
+
+    #[test]
+    fn padding_is_not_part_of_the_packet() {
+        let mut frame = Packet::ipv4(A, B).udp(1, 2).payload(b"ab").build();
+        let end = frame.len();
+        frame.resize(60, 0xee);
+        let layers = parse(&frame);
+        assert_eq!((layers.end as usize, layers.l4_len()), (end, 10));
+        assert_eq!(layers.upper(&frame).unwrap().len(), 10);
+        assert_eq!(layers.transport_is_valid(&frame), Some(true));
+    }
+
+    #[test]
+    fn a_packet_may_go_on_in_further_buffers() {
+        let frame = Packet::ipv6(C, D).tcp(1, 2).payload_len(9000).build();
+        let first = &frame[..3840];
+        let layers = Layers::parse(first, frame.len()).unwrap();
+        assert_eq!(layers.ports(first), Ok((1, 2)));
+        assert_eq!(layers.upper(first), None);
+        assert_eq!(layers.transport_is_valid(first), None);
+        assert_eq!(
+            Layers::parse(first, first.len()).unwrap_err(),
+            ParseError::TotalLength(Layer::Ipv6)
+        );
+    }
+
+    #[test]
+    fn later_fragments_have_no_ports() {
+        for packet in [Packet::ipv4(A, B), Packet::ipv6(C, D)] {
+            let frames = packet.udp(1, 2).payload_len(3000).build_fragments(1280);
+            assert_eq!(frames.len(), 3);
+            assert_eq!(parse(&frames[0]).ports(&frames[0]), Ok((1, 2)));
+            for frame in &frames[1..] {
+                assert!(!parse(frame).has_upper_header());
+                assert_eq!(parse(frame).ports(frame), Ok((0, 0)));
+                assert_eq!(parse(frame).transport_is_valid(frame), None);
+            }
+        }
+    }
+
+    #[test]
+    fn other_protocols_are_named_not_parsed() {
+        let lldp = Packet::other(EtherType(0x88cc)).payload(&[1, 2]).build();
+        assert_eq!(parse(&lldp).network, Network::Other(EtherType(0x88cc)));
+        assert!(!parse(&lldp).has_upper_header());
+        let arp = Packet::other(EtherType::ARP).build();
+        assert_eq!(parse(&arp).network, Network::Arp);
+    }
+
+    #[test]
+    fn cut_ports_are_an_error() {
+        for (protocol, layer) in [
+            (Protocol::TCP, Layer::Tcp),
+            (Protocol::UDP, Layer::Udp),
+            (Protocol::SCTP, Layer::Sctp),
+        ] {
+            let mut frame = Packet::ipv4(A, B).raw(protocol).payload(&[0; 3]).build();
+            frame.resize(60, 0);
+            let cut = parse(&frame).ports(&frame);
+            assert_eq!(cut, Err(ParseError::Truncated(layer)));
+        }
+    }
+
+    #[test]
+    fn tells_right_wrong_and_absent_checksums() {
+        let upper: [fn(Packet) -> Packet; 3] = [
+            |packet| packet.tcp(1, 2).flags(TcpFlags::SYN).mss(1400),
+            |packet| packet.udp(1, 2).payload(b"odd"),
+            |packet| packet.echo_request(1, 2).payload(b"odd"),
+        ];
+        for upper in upper {
+            for base in [Packet::ipv4(A, B), Packet::ipv6(C, D)] {
+                let good = upper(base.clone()).build();
+                assert_eq!(parse(&good).transport_is_valid(&good), Some(true));
+                let bad = upper(base).wrong_checksum().build();
+                assert_eq!(parse(&bad).transport_is_valid(&bad), Some(false));
+            }
+        }
+        let none: Vec<_> = [Packet::ipv4(A, B), Packet::ipv6(C, D)]
+            .map(|base| base.udp(1, 2).no_checksum().build())
+            .into();
+        assert_eq!(parse(&none[0]).transport_is_valid(&none[0]), Some(true));
+        assert_eq!(parse(&none[1]).transport_is_valid(&none[1]), Some(false));
+    }
+
+    #[test]
+    fn a_partial_checksum_equals_the_pseudo_sum() {
+        for base in [Packet::ipv4(A, B), Packet::ipv6(C, D)] {
+            let frame = base
+                .tcp(1, 2)
+                .payload_len(1000)
+                .checksum(ChecksumField::Partial)
+                .build();
+            let layers = parse(&frame);
+            let at = usize::from(layers.l4) + layers.checksum_at().unwrap();
+            let field = u16::from_be_bytes([frame[at], frame[at + 1]]);
+            assert_eq!(field, checksum::fold(layers.pseudo_sum(&frame).unwrap()));
+        }
+    }
+}

@@ -249,3 +249,98 @@ pub const fn solicited_node(target: Ipv6Addr) -> Ipv6Addr {
     let [.., a, b, c] = target.octets();
     Ipv6Addr::from_octets([0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, a, b, c])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::vec::Vec;
+
+    const TARGET: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0x0012, 0x3456);
+    const MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 9]);
+
+    #[test]
+    fn reads_a_solicitation_and_its_option() {
+        let mut bytes = NeighbourSolicitation::new(TARGET).as_bytes().to_vec();
+        assert_eq!(bytes[..8], [135, 0, 0, 0, 0, 0, 0, 0]);
+        bytes.extend([1, 1, 2, 0, 0, 0, 0, 9]);
+        let (message, offset) = NeighbourSolicitation::parse(&bytes).unwrap();
+        assert_eq!(message.target(), TARGET);
+        let options = NeighbourOptions::new(&bytes[offset..]);
+        assert_eq!(
+            options
+                .clone()
+                .link_address(NeighbourOption::SOURCE_ADDRESS),
+            Ok(Some(MAC))
+        );
+        assert_eq!(
+            options.link_address(NeighbourOption::TARGET_ADDRESS),
+            Ok(None)
+        );
+    }
+
+    #[test]
+    fn reads_an_advertisement() {
+        let flags = AdvertisementFlags {
+            router: true,
+            solicited: true,
+            replace: false,
+        };
+        let mut bytes = NeighbourAdvertisement::new(TARGET, flags)
+            .as_bytes()
+            .to_vec();
+        bytes.extend_from_slice(LinkAddressOption::target(MAC).as_bytes());
+        assert_eq!(bytes[..5], [136, 0, 0, 0, 0xc0]);
+        let (message, offset) = NeighbourAdvertisement::parse_mut(&mut bytes).unwrap();
+        assert_eq!((message.target(), message.flags()), (TARGET, flags));
+        assert_eq!(
+            NeighbourOptions::new(&bytes[offset..]).link_address(NeighbourOption::TARGET_ADDRESS),
+            Ok(Some(MAC))
+        );
+    }
+
+    #[test]
+    fn refuses_other_messages_and_multicast_targets() {
+        let solicitation = NeighbourSolicitation::new(TARGET);
+        let field = ParseError::Field(Layer::Neighbour);
+        assert_eq!(
+            NeighbourAdvertisement::parse(solicitation.as_bytes()).unwrap_err(),
+            field
+        );
+        let multicast = NeighbourSolicitation::new(solicited_node(TARGET));
+        assert_eq!(
+            NeighbourSolicitation::parse(multicast.as_bytes()).unwrap_err(),
+            field
+        );
+        assert_eq!(
+            NeighbourSolicitation::parse(&solicitation.as_bytes()[..23]).unwrap_err(),
+            ParseError::Truncated(Layer::Neighbour)
+        );
+    }
+
+    #[test]
+    fn malformed_options_discard_the_message() {
+        let bad = ParseError::Option(Layer::Neighbour);
+        for bytes in [
+            &[1, 0, 0, 0, 0, 0, 0, 0][..],
+            &[1, 2, 0, 0, 0, 0, 0, 0],
+            &[1],
+        ] {
+            let results: Vec<_> = NeighbourOptions::new(bytes).collect();
+            assert_eq!(results, [Err(bad)]);
+            let options = NeighbourOptions::new(bytes);
+            assert_eq!(options.link_address(1), Err(bad));
+        }
+        let long = [1, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        assert_eq!(NeighbourOptions::new(&long).link_address(1), Err(bad));
+    }
+
+    #[test]
+    fn maps_to_the_solicited_node_group() {
+        let group = solicited_node(TARGET);
+        assert_eq!(group, "ff02::1:ff12:3456".parse::<Ipv6Addr>().unwrap());
+        assert_eq!(
+            MacAddr::of_ipv6_multicast(group),
+            MacAddr([0x33, 0x33, 0xff, 0x12, 0x34, 0x56])
+        );
+    }
+}

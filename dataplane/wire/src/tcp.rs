@@ -375,3 +375,163 @@ fn find_mss(segment: &[u8]) -> Option<usize> {
     }
     None
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::build::Packet;
+    use crate::layers::Layers;
+    use std::vec::Vec;
+
+    /// A SYN as Linux lays it out: MSS, SACK permitted, timestamps, NOP, window scale.
+    const SYN: [u8; 40] = [
+        0xd4, 0x31, 0x00, 0x50, 0x11, 0x22, 0x33, 0x44, 0, 0, 0, 0, 0xa0, 0x02, 0xfa, 0xf0, 0xbe,
+        0xef, 0, 0, 2, 4, 0x05, 0xb4, 4, 2, 8, 10, 0, 0, 1, 2, 0, 0, 0, 0, 1, 3, 3, 7,
+    ];
+
+    #[test]
+    fn reads_literal_bytes() {
+        let (header, offset) = TcpHeader::parse(&SYN).unwrap();
+        assert_eq!(offset, 40);
+        assert_eq!(
+            (header.source_port(), header.destination_port()),
+            (54321, 80)
+        );
+        assert_eq!(
+            (header.sequence(), header.acknowledgement()),
+            (0x1122_3344, 0)
+        );
+        assert_eq!(header.flags(), TcpFlags::SYN);
+        assert_eq!(
+            (header.window(), header.checksum(), header.urgent()),
+            (64240, 0xbeef, 0)
+        );
+        let options: Vec<_> = TcpOptions::of(&SYN).unwrap().map(Result::unwrap).collect();
+        assert_eq!(
+            options,
+            [
+                TcpOption::MaximumSegment(1460),
+                TcpOption::SackPermitted,
+                TcpOption::Timestamps {
+                    value: 0x102,
+                    echo: 0
+                },
+                TcpOption::NoOperation,
+                TcpOption::WindowScale(7),
+            ]
+        );
+        assert_eq!(mss(&SYN), Some(1460));
+    }
+
+    #[test]
+    fn writes_every_field() {
+        let mut bytes = [0_u8; 20];
+        bytes.copy_from_slice(TcpHeader::new(0, 0, TcpFlags::SYN).as_bytes());
+        let (header, _) = TcpHeader::parse_mut(&mut bytes).unwrap();
+        header.set_source_port(1);
+        header.set_destination_port(2);
+        header.set_sequence(3);
+        header.set_acknowledgement(4);
+        header.set_flags(TcpFlags::ACK | TcpFlags::FIN);
+        header.set_window(5);
+        header.set_checksum(6);
+        assert_eq!(
+            bytes,
+            [
+                0, 1, 0, 2, 0, 0, 0, 3, 0, 0, 0, 4, 0x50, 0x11, 0, 5, 0, 6, 0, 0
+            ]
+        );
+    }
+
+    #[test]
+    fn refuses_impossible_lengths() {
+        let mut bytes = SYN;
+        bytes[12] = 0x40;
+        assert_eq!(
+            TcpHeader::parse(&bytes).unwrap_err(),
+            ParseError::HeaderLength(Layer::Tcp)
+        );
+        bytes[12] = 0xb0;
+        assert_eq!(
+            TcpHeader::parse(&bytes).unwrap_err(),
+            ParseError::Truncated(Layer::Tcp)
+        );
+        assert_eq!(
+            TcpHeader::parse(&SYN[..19]).unwrap_err(),
+            ParseError::Truncated(Layer::Tcp)
+        );
+    }
+
+    #[test]
+    fn malformed_options_end_the_iteration() {
+        for options in [&[2, 4, 1][..], &[2, 1, 0, 0], &[8, 0], &[5]] {
+            let results: Vec<_> = TcpOptions::new(options).collect();
+            assert_eq!(results, [Err(ParseError::Option(Layer::Tcp))]);
+        }
+        let wrong_length = [2, 3, 9, 3, 2, 0];
+        let results: Vec<_> = TcpOptions::new(&wrong_length).map(Result::unwrap).collect();
+        assert_eq!(
+            results,
+            [
+                TcpOption::Other {
+                    kind: 2,
+                    data: &[9]
+                },
+                TcpOption::Other { kind: 3, data: &[] }
+            ]
+        );
+    }
+
+    #[test]
+    fn only_opening_segments_open() {
+        assert!(TcpFlags::SYN.is_opening());
+        assert!((TcpFlags::SYN | TcpFlags::ACK | TcpFlags::ECE).is_opening());
+        assert!(!TcpFlags::ACK.is_opening());
+        assert!(!(TcpFlags::SYN | TcpFlags::FIN).is_opening());
+        assert!(TcpFlags(0x12).contains(TcpFlags::SYN | TcpFlags::ACK));
+        assert!(TcpFlags(0x12).intersects(TcpFlags::SYN | TcpFlags::RST));
+    }
+
+    fn syn(options: &[u8]) -> Vec<u8> {
+        Packet::ipv4([10, 0, 0, 1].into(), [10, 0, 0, 2].into())
+            .tcp(1, 2)
+            .flags(TcpFlags::SYN)
+            .tcp_options(options)
+            .build()
+    }
+
+    #[test]
+    fn clamps_at_even_and_odd_offsets() {
+        for lead in [&[][..], &[1], &[1, 1], &[4, 2, 1]] {
+            let options = [lead, &[2, 4, 0xff, 0xd7]].concat();
+            let mut frame = syn(&options);
+            let clamped = clamp_mss(&mut frame[34..], 1410, ChecksumField::Full);
+            assert_eq!(clamped, Some((65495, 1410)));
+            assert_eq!(mss(&frame[34..]), Some(1410));
+            let layers = Layers::parse(&frame, frame.len()).unwrap();
+            assert_eq!(layers.transport_is_valid(&frame), Some(true), "{lead:?}");
+        }
+    }
+
+    #[test]
+    fn a_partial_checksum_is_left_alone() {
+        let mut frame = syn(&[2, 4, 0xff, 0xd7]);
+        let before = frame[50..52].to_vec();
+        assert!(clamp_mss(&mut frame[34..], 1410, ChecksumField::Partial).is_some());
+        assert_eq!(frame[50..52], before);
+    }
+
+    #[test]
+    fn never_raises_and_touches_only_opening_segments() {
+        let small = syn(&[2, 4, 0x05, 0x00]);
+        let absent = syn(&[4, 2]);
+        let mut established = syn(&[2, 4, 0xff, 0xd7]);
+        established[47] = TcpFlags::ACK.0;
+        for frame in [small, absent, established] {
+            let mut after = frame.clone();
+            assert_eq!(clamp_mss(&mut after[34..], 1410, ChecksumField::Full), None);
+            assert_eq!(after, frame);
+        }
+        assert_eq!(clamp_mss(&mut [], 1410, ChecksumField::Full), None);
+    }
+}

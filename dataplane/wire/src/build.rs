@@ -14,18 +14,18 @@
 //! assert_eq!(outer.len(), syn.len() + 14 + 20 + 8 + 8);
 //! ```
 
+mod ip;
+
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use zerocopy::IntoBytes;
 
+use self::ip::{IpPart, padded};
 use crate::arp::{ArpOperation, ArpPacket};
 use crate::checksum::{self, ChecksumField};
 use crate::ethernet::{EtherType, EthernetHeader, MacAddr};
-use crate::fragment::Fragment;
 use crate::icmp::{IcmpHeader, v4, v6};
-use crate::ipv4::Ipv4Header;
-use crate::ipv6::{Ipv6FragmentHeader, Ipv6Header};
 use crate::neighbour::{
     self, AdvertisementFlags, LinkAddressOption, NeighbourAdvertisement, NeighbourSolicitation,
 };
@@ -59,22 +59,6 @@ enum NetworkPart {
     Arp(ArpPacket),
     Ip(IpPart),
     Other(EtherType),
-}
-
-#[derive(Clone, Debug)]
-struct IpPart {
-    source: IpAddr,
-    destination: IpAddr,
-    hops: u8,
-    class: u8,
-    flow_label: u32,
-    identification: u32,
-    dont_fragment: bool,
-    fragment: Option<(u16, bool)>,
-    /// IPv4 options, padded when built.
-    options: Vec<u8>,
-    /// IPv6 extension headers, without their next-header bytes filled.
-    extensions: Vec<(Protocol, Vec<u8>)>,
 }
 
 #[derive(Clone, Debug)]
@@ -118,18 +102,7 @@ impl Packet {
             destination.is_ipv4(),
             "addresses of two families in one packet"
         );
-        Self::with_network(NetworkPart::Ip(IpPart {
-            source,
-            destination,
-            hops: 64,
-            class: 0,
-            flow_label: 0,
-            identification: 0,
-            dont_fragment: true,
-            fragment: None,
-            options: Vec::new(),
-            extensions: Vec::new(),
-        }))
+        Self::with_network(NetworkPart::Ip(IpPart::new(source, destination)))
     }
 
     /// An ARP packet; a request goes to everybody.
@@ -522,124 +495,4 @@ impl Packet {
         };
         bytes[8..12].copy_from_slice(&crc.to_le_bytes());
     }
-}
-
-impl IpPart {
-    /// Zero for ICMPv4, which has no pseudo-header.
-    fn pseudo_sum(&self, protocol: Protocol, len: usize) -> u32 {
-        match (self.source, self.destination) {
-            (IpAddr::V4(_), IpAddr::V4(_)) if protocol == Protocol::ICMP => 0,
-            (IpAddr::V4(source), IpAddr::V4(destination)) => {
-                checksum::pseudo_v4(source, destination, protocol, len as u16)
-            }
-            (IpAddr::V6(source), IpAddr::V6(destination)) => {
-                checksum::pseudo_v6(source, destination, protocol, len as u32)
-            }
-            _ => unreachable!("Packet::ip refuses two families"),
-        }
-    }
-
-    /// Puts the network header and its extensions in front of `payload`.
-    fn wrap(&self, protocol: Protocol, payload: &[u8], place: Option<(u16, bool)>) -> Vec<u8> {
-        match (self.source, self.destination) {
-            (IpAddr::V4(source), IpAddr::V4(destination)) => {
-                let header = Ipv4Header::new(source, destination, protocol, payload.len() as u16);
-                self.wrap_v4(header, payload, place)
-            }
-            (IpAddr::V6(source), IpAddr::V6(destination)) => {
-                let header = Ipv6Header::new(source, destination, protocol, 0);
-                self.wrap_v6(header, payload, place)
-            }
-            _ => unreachable!("Packet::ip refuses two families"),
-        }
-    }
-
-    fn wrap_v4(
-        &self,
-        mut header: Ipv4Header,
-        payload: &[u8],
-        place: Option<(u16, bool)>,
-    ) -> Vec<u8> {
-        let options = padded(&self.options, 4, 0);
-        let header_len = Ipv4Header::LEN + options.len();
-        assert!(
-            header_len <= Ipv4Header::MAX_LEN,
-            "more than 40 bytes of options"
-        );
-        header.set_tos(self.class);
-        header.set_ttl(self.hops);
-        header.set_identification(self.identification as u16);
-        header.set_total_len((header_len + payload.len()) as u16);
-        header.set_dont_fragment(self.dont_fragment && place.is_none());
-        if let Some((offset, more)) = place {
-            header.set_fragment(offset, more);
-        }
-        let mut bytes = header.as_bytes().to_vec();
-        bytes[0] = 0x40 | (header_len / 4) as u8;
-        bytes.extend(options);
-        let checksum = checksum::of(&bytes);
-        bytes[10..12].copy_from_slice(&checksum.to_be_bytes());
-        bytes.extend_from_slice(payload);
-        bytes
-    }
-
-    fn wrap_v6(
-        &self,
-        mut header: Ipv6Header,
-        payload: &[u8],
-        place: Option<(u16, bool)>,
-    ) -> Vec<u8> {
-        let upper = header.next_header();
-        let mut chain: Vec<(Protocol, Vec<u8>)> = self
-            .extensions
-            .iter()
-            .map(|(kind, body)| (*kind, extension_bytes(*kind, body)))
-            .collect();
-        if let Some((offset, more)) = place {
-            let fragment = Fragment {
-                offset,
-                more,
-                identification: self.identification,
-            };
-            let bytes = Ipv6FragmentHeader::new(upper, fragment).as_bytes().to_vec();
-            chain.push((Protocol::FRAGMENT, bytes));
-        }
-        let extensions_len: usize = chain.iter().map(|(_, bytes)| bytes.len()).sum();
-        header.set_payload_len((extensions_len + payload.len()) as u16);
-        header.set_next_header(chain.first().map_or(upper, |(kind, _)| *kind));
-        header.set_hop_limit(self.hops);
-        header.set_traffic_class(self.class);
-        header.set_flow_label(self.flow_label);
-        let mut bytes = header.as_bytes().to_vec();
-        for (index, (_, extension)) in chain.iter().enumerate() {
-            let next = chain.get(index + 1).map_or(upper, |(kind, _)| *kind);
-            bytes.push(next.0);
-            bytes.extend_from_slice(&extension[1..]);
-        }
-        bytes.extend_from_slice(payload);
-        bytes
-    }
-}
-
-/// An extension header with its next-header byte still zero.
-fn extension_bytes(kind: Protocol, body: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::from([0, 0]);
-    bytes.extend_from_slice(body);
-    let bytes = padded(&bytes, 8, 8);
-    let mut bytes = bytes;
-    bytes[1] = match kind {
-        // RFC 4302 section 2.2: in 4-byte units, minus 2.
-        Protocol::AUTHENTICATION => (bytes.len() / 4 - 2) as u8,
-        // The fragment header's second byte is reserved.
-        Protocol::FRAGMENT => 0,
-        _ => (bytes.len() / 8 - 1) as u8,
-    };
-    bytes
-}
-
-/// `bytes` followed by zeros up to a multiple of `unit` and at least `least`.
-fn padded(bytes: &[u8], unit: usize, least: usize) -> Vec<u8> {
-    let mut bytes = bytes.to_vec();
-    bytes.resize(bytes.len().next_multiple_of(unit).max(least), 0);
-    bytes
 }

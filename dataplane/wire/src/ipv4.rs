@@ -399,7 +399,7 @@ mod tests {
     use super::*;
     use std::vec::Vec;
 
-    /// The textbook header: UDP from 192.168.0.1 to 192.168.0.199.
+    /// The textbook header with identification 1: UDP from 192.168.0.1 to 192.168.0.199.
     const BYTES: [u8; 20] = [
         0x45, 0x00, 0x00, 0x73, 0x00, 0x01, 0x40, 0x00, 0x40, 0x11, 0xb8, 0x60, 192, 168, 0, 1,
         192, 168, 0, 199,

@@ -1,0 +1,161 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use weft_api::VETH_MTU;
+use weft_api::paths::DEFAULT_RUN_DIR;
+
+/// Bytes of an untagged Ethernet header.
+const ETHERNET_HEADER_BYTES: u32 = 14;
+/// Largest frame a port can carry.
+const FRAME_BYTES_MAX: u32 = VETH_MTU + ETHERNET_HEADER_BYTES;
+/// Least that is kept of a packet: enough for the headers up to TCP's without options.
+const SNAPLEN_MIN: i64 = 64;
+
+/// Shows what the pod network of this node does.
+#[derive(Debug, Parser)]
+#[command(
+    name = "weft",
+    version,
+    after_help = "\
+Examples:
+  weft status                                 is everything well on this node?
+  weft port                                   the ports and their counters
+  weft capture default/web -w web.pcapng      packets of one pod, until Ctrl-C
+  weft status --output json | jq .drops       for programs
+
+Exit status: 0 all is well, 1 a problem was found, 2 the command line is wrong.
+A node inside a network namespace has its own run directory: give it by --run-dir."
+)]
+pub struct Arguments {
+    /// Directory of the node's sockets
+    #[arg(long, global = true, env = "WEFT_RUN_DIR", default_value = DEFAULT_RUN_DIR, value_name = "DIR")]
+    pub run_dir: PathBuf,
+
+    /// Tables for people, JSON with stable names for programs
+    #[arg(long, short, global = true, value_enum, default_value_t = Output::Table, value_name = "FORM")]
+    pub output: Output,
+
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// How read commands answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// Tables.
+    Table,
+    /// One JSON document.
+    Json,
+}
+
+/// What can be asked.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// State of the node: workers, frames, ports, packets, drops, remote nodes, problems
+    ///
+    /// Asks the dataplane and the agent. Ends with the problems found, if any, and then exits with
+    /// status 1: usable as a health check.
+    #[command(after_help = "\
+Examples:
+  weft status
+  weft --run-dir /run/weft-node2 status
+  weft status -o json | jq '.drops[] | select(.count > 0)'
+  watch -n1 weft status")]
+    Status,
+
+    /// The ports, or one port in full
+    ///
+    /// A port is an attached interface: of a pod, of the node's own stack (weft0), or an uplink.
+    /// rx counts packets that came from it, tx packets that went out by it, drops those from it that the
+    /// pipeline dropped, lost those a full ring or an empty pool cost.
+    #[command(after_help = "\
+Examples:
+  weft port                       all ports
+  weft port weft0p                by interface name
+  weft port default/web           by pod
+  weft port 10.244.1.5            by address
+  weft port -o json | jq '.ports[].counters.drops'")]
+    Port(PortArguments),
+
+    /// Records packets of one port or all, with the pipeline's verdict on each
+    ///
+    /// Writes a pcapng file that Wireshark and tshark read: one interface per port, the direction,
+    /// and in each packet's comment what became of it, with the reason of a drop. Runs until Ctrl-C
+    /// or until COUNT packets; the file is valid at any moment.
+    #[command(after_help = "\
+Examples:
+  weft capture -w all.pcapng                        everything, until Ctrl-C
+  weft capture default/web -w web.pcapng --count 100
+  weft capture --drops -w drops.pcapng              only what was dropped, and why
+  weft capture weft0p -w - | tshark -r - -P         live
+  weft capture -w - --snaplen 96 | wireshark -k -i -")]
+    Capture(CaptureArguments),
+}
+
+/// What `weft port` takes.
+#[derive(Debug, Args)]
+pub struct PortArguments {
+    /// Interface name, NAMESPACE/POD, address or port id; none: all ports
+    pub port: Option<String>,
+}
+
+/// What `weft capture` takes.
+#[derive(Debug, Args)]
+pub struct CaptureArguments {
+    /// Interface name, NAMESPACE/POD, address or port id; none: all ports
+    pub port: Option<String>,
+
+    /// File to write, or - for standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub write: PathBuf,
+
+    /// End after this many packets
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+
+    /// Bytes kept of each packet
+    #[arg(long, value_name = "N", default_value_t = FRAME_BYTES_MAX,
+          value_parser = clap::value_parser!(u32).range(SNAPLEN_MIN..))]
+    pub snaplen: u32,
+
+    /// Only packets that were dropped
+    #[arg(long)]
+    pub drops: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn global_options_are_taken_before_and_after_the_command() {
+        for line in [
+            ["weft", "--run-dir", "/r", "-o", "json", "status"],
+            ["weft", "status", "--run-dir", "/r", "--output", "json"],
+        ] {
+            let arguments = Arguments::try_parse_from(line).unwrap();
+            assert_eq!(arguments.run_dir, PathBuf::from("/r"));
+            assert_eq!(arguments.output, Output::Json);
+        }
+    }
+
+    #[test]
+    fn captures_need_a_file_and_sensible_limits() {
+        for bad in [
+            &["weft", "capture"][..],
+            &["weft", "capture", "-w", "x", "--count", "0"],
+            &["weft", "capture", "-w", "x", "--snaplen", "10"],
+        ] {
+            assert_eq!(Arguments::try_parse_from(bad).unwrap_err().exit_code(), 2);
+        }
+    }
+}

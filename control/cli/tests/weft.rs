@@ -1,0 +1,453 @@
+//! The `weft` binary against a dataplane and an agent that answer as told.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a helper that fails fails the test"
+)]
+
+use std::io::{BufReader, Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use weft_api::agent::AgentStatus;
+use weft_api::dataplane::{
+    CaptureSpec, Counter, Feature, FrameStatus, Op, PortCounters, PortKind, PortList, PortStatus,
+    RemoteStatus, Status, WorkerStatus,
+};
+use weft_api::envelope::{ApiError, ErrorKind, Outcome, Request, Response};
+use weft_api::{MacAddr, PodRef, PortName, agent, frame};
+
+#[test]
+fn status_shows_the_node_and_exits_with_0() {
+    let node = Node::new(status(), Some(well()));
+    let output = node.weft(&["status"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    for says in [
+        "node        node1",
+        "generation  42",
+        "up 2 h 3 min, restarted 1x",
+        "12,288: 12,000 free",
+        "default/web",
+        "10.244.1.5, fd00:1::5",
+        "parse  1,000,000",
+        "martian        7  An address that may not appear on a link.",
+        "node2  192.0.2.2",
+        "tx-checksum  checksums are completed in software",
+    ] {
+        assert!(text.contains(says), "{says}\n{text}");
+    }
+    assert!(
+        !text.contains("ttl-expired"),
+        "drops of zero are left out\n{text}"
+    );
+    assert!(!text.contains("\u{1b}["), "no escapes in a pipe\n{text}");
+    assert!(!text.contains("PROBLEMS"), "{text}");
+}
+
+#[test]
+fn status_as_json_has_the_names_of_the_api() {
+    let node = Node::new(status(), Some(well()));
+    let output = node.weft(&["status", "--output", "json"]);
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let read: Status = serde_json::from_value(document.clone()).unwrap();
+    assert_eq!(read, status());
+    assert_eq!(document["agent"]["dataplane"], true);
+    assert_eq!(document["problems"], json!([]));
+}
+
+#[test]
+fn problems_are_listed_and_exit_with_1() {
+    let mut agent = well();
+    agent.problems.push("pods.yaml:12: unknown field".into());
+    let node = Node::new(status(), Some(agent));
+    let output = node.weft(&["status"]);
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        text.contains("PROBLEMS\n  - pods.yaml:12: unknown field"),
+        "{text}"
+    );
+    let node = Node::new(status(), None);
+    let output = node.weft(&["status", "-o", "json"]);
+    assert_eq!(output.status.code(), Some(1));
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(document["agent"], Value::Null);
+    assert_eq!(document["node"], "node1");
+}
+
+#[test]
+fn an_absent_dataplane_is_a_problem_and_wrong_use_is_not() {
+    let empty = tempfile::tempdir().unwrap();
+    let run = |arguments: &[&str]| {
+        let mut command = weft(empty.path());
+        command.args(arguments).output().unwrap()
+    };
+    let output = run(&["status"]);
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("dataplane.sock"), "{text}");
+    let output = run(&["port"]);
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        text.starts_with("weft: cannot reach weft-dataplane"),
+        "{text}"
+    );
+    for wrong in [
+        &["nonsense"][..],
+        &[],
+        &["capture"],
+        &["status", "-o", "xml"],
+    ] {
+        assert_eq!(run(wrong).status.code(), Some(2), "{wrong:?}");
+    }
+    let help = String::from_utf8(run(&["--help"]).stdout).unwrap();
+    assert!(
+        help.contains("Examples:") && help.contains("weft capture"),
+        "{help}"
+    );
+}
+
+#[test]
+fn ports_are_listed_and_shown_one_by_one() {
+    let node = Node::new(status(), None);
+    let text = node.text(&["port"]);
+    assert!(
+        text.contains("PORT") && text.contains("weftaaaaaaaaaaa"),
+        "{text}"
+    );
+    let text = node.text(&["port", "default/web"]);
+    assert!(text.contains("rx         10 packets, 1.5 KiB"), "{text}");
+    let document: Value = serde_json::from_str(&node.text(&["port", "-o", "json"])).unwrap();
+    assert_eq!(document["ports"][0]["counters"]["rx_packets"], 10);
+    let one: Value =
+        serde_json::from_str(&node.text(&["port", "10.244.1.5", "-o", "json"])).unwrap();
+    assert_eq!(one["name"], "weftaaaaaaaaaaa");
+    assert_eq!(node.weft(&["port", "absent"]).status.code(), Some(1));
+}
+
+#[test]
+fn run_dir_comes_from_the_environment_too() {
+    let node = Node::new(status(), None);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_weft"));
+    let output = command
+        .env("WEFT_RUN_DIR", node.run_dir.path())
+        .arg("port")
+        .output();
+    assert!(output.unwrap().status.success());
+}
+
+#[test]
+fn a_capture_ends_at_its_count_and_the_spec_reaches_the_dataplane() {
+    let node = Node::new(status(), None);
+    let file = node.run_dir.path().join("out.pcapng");
+    let file_name = file.to_str().unwrap();
+    let arguments = [
+        "capture",
+        "default/web",
+        "-w",
+        file_name,
+        "--count",
+        "3",
+        "--snaplen",
+        "96",
+        "--drops",
+    ];
+    let output = node.weft(&arguments);
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{errors}");
+    assert_eq!(errors, "3 packets captured\n");
+    assert_eq!(std::fs::read(&file).unwrap(), pcapng(3));
+    assert_eq!(packets_by_tshark(&file), 3);
+    let spec = CaptureSpec {
+        port: Some(PortName("weftaaaaaaaaaaa".into())),
+        snaplen: 96,
+        count: Some(3),
+        drops_only: true,
+    };
+    assert_eq!(node.captures.recv().unwrap(), spec);
+}
+
+#[test]
+fn a_capture_stopped_by_ctrl_c_leaves_a_valid_file() {
+    let node = Node::new(status(), None);
+    let file = node.run_dir.path().join("out.pcapng");
+    let mut child = node.start(&["capture", "-w", file.to_str().unwrap()]);
+    // The stub sends two packets and half of a third, then waits.
+    let whole = pcapng(2);
+    wait_until(|| std::fs::read(&file).is_ok_and(|bytes| bytes.len() == whole.len()));
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert_eq!(std::fs::read(&file).unwrap(), whole);
+    assert_eq!(packets_by_tshark(&file), 2);
+}
+
+#[test]
+fn a_capture_to_a_pipe_flows_and_ends_with_its_reader() {
+    let node = Node::new(status(), None);
+    let mut child = node.start(&["capture", "-w", "-"]);
+    let mut stdout = child.stdout.take().unwrap();
+    let mut start = vec![0; pcapng(2).len()];
+    stdout.read_exact(&mut start).unwrap();
+    assert_eq!(start, pcapng(2));
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_refused_or_broken_capture_exits_with_1() {
+    let node = Node::new(status(), None);
+    let file = node.run_dir.path().join("out.pcapng");
+    let name = file.to_str().unwrap();
+    // The stub refuses this snaplen, and closes early at this count.
+    let output = node.weft(&["capture", "-w", name, "--snaplen", "77"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(!file.exists());
+    let output = node.weft(&["capture", "-w", name, "--count", "1000"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(packets_by_tshark(&file), 1);
+}
+
+/// A run directory with a dataplane, and an agent if it has a status.
+struct Node {
+    run_dir: TempDir,
+    captures: mpsc::Receiver<CaptureSpec>,
+}
+
+impl Node {
+    fn new(status: Status, agent: Option<AgentStatus>) -> Self {
+        let run_dir = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(run_dir.path().join("dataplane.sock")).unwrap();
+        let (captured, captures) = mpsc::channel();
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let (status, captured) = (status.clone(), captured.clone());
+                thread::spawn(move || dataplane(stream, &status, &captured));
+            }
+        });
+        if let Some(agent) = agent {
+            let listener = UnixListener::bind(run_dir.path().join("agent.sock")).unwrap();
+            thread::spawn(move || {
+                for stream in listener.incoming().flatten() {
+                    serve(stream, |_: agent::Op| Ok(json!(agent)));
+                }
+            });
+        }
+        Self { run_dir, captures }
+    }
+
+    fn weft(&self, arguments: &[&str]) -> Output {
+        weft(self.run_dir.path()).args(arguments).output().unwrap()
+    }
+
+    fn text(&self, arguments: &[&str]) -> String {
+        let output = self.weft(arguments);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{errors}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn start(&self, arguments: &[&str]) -> Child {
+        let mut command = weft(self.run_dir.path());
+        command
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
+        command.spawn().unwrap()
+    }
+}
+
+fn weft(run_dir: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_weft"));
+    command
+        .env_remove("WEFT_RUN_DIR")
+        .arg("--run-dir")
+        .arg(run_dir);
+    command
+}
+
+fn serve<T: serde::de::DeserializeOwned>(
+    stream: UnixStream,
+    mut answer: impl FnMut(T) -> Result<Value, ApiError>,
+) {
+    let mut writer = stream.try_clone().unwrap();
+    let mut reader = BufReader::new(stream);
+    while let Ok(Some(request)) = frame::read_line::<Request<T>>(&mut reader) {
+        let response = Response {
+            id: request.id,
+            outcome: Outcome::from(answer(request.body)),
+        };
+        let _ = frame::write_line(&mut writer, &response);
+    }
+}
+
+fn dataplane(stream: UnixStream, status: &Status, captured: &mpsc::Sender<CaptureSpec>) {
+    let mut raw = stream.try_clone().unwrap();
+    serve(stream, |op: Op| match op {
+        Op::Status => Ok(json!(status)),
+        Op::PortList => Ok(json!(PortList {
+            ports: status.ports.clone(),
+        })),
+        Op::Capture(spec) if spec.snaplen == 77 => Err(ApiError::new(ErrorKind::Failed, "no")),
+        Op::Capture(spec) => {
+            captured.send(spec.clone()).unwrap();
+            let mut raw = raw.try_clone().unwrap();
+            // Part of the stream comes together with the answer, part later.
+            thread::spawn(move || {
+                let bytes = match spec.count {
+                    Some(1000) => pcapng(1),
+                    Some(count) => pcapng(count as usize),
+                    None => {
+                        let three = pcapng(3);
+                        three[..three.len() - 30].to_vec()
+                    }
+                };
+                for piece in bytes.chunks(50) {
+                    thread::sleep(Duration::from_millis(2));
+                    if raw.write_all(piece).is_err() {
+                        return;
+                    }
+                }
+                if spec.count.is_some() {
+                    raw.shutdown(std::net::Shutdown::Both).unwrap();
+                }
+            });
+            Ok(json!({}))
+        }
+        other => panic!("{other:?}"),
+    });
+    let _ = raw.flush();
+}
+
+/// A pcapng file with `packets` packets: section header, one interface, the packets.
+fn pcapng(packets: usize) -> Vec<u8> {
+    let mut section = 0x1a2b_3c4d_u32.to_le_bytes().to_vec();
+    section.extend([1, 0, 0, 0]);
+    section.extend(u64::MAX.to_le_bytes());
+    let interface = [1_u8, 0, 0, 0, 0, 0, 1, 0];
+    let mut packet = [0_u32, 0, 0, 60, 60].map(u32::to_le_bytes).concat();
+    packet.extend([0x55; 60]);
+    let block = |kind: u32, body: &[u8]| {
+        let length = (body.len() as u32 + 12).to_le_bytes();
+        [&kind.to_le_bytes(), &length[..], body, &length].concat()
+    };
+    let mut file = [block(0x0a0d_0d0a, &section), block(1, &interface)].concat();
+    file.extend(block(6, &packet).repeat(packets));
+    file
+}
+
+fn packets_by_tshark(file: &Path) -> usize {
+    let output = Command::new("tshark")
+        .arg("-r")
+        .arg(file)
+        .output()
+        .expect("tshark runs");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8_lossy(&output.stdout).lines().count()
+}
+
+fn wait_until(mut condition: impl FnMut() -> bool) {
+    for _ in 0..500 {
+        if condition() {
+            return;
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    panic!("did not happen within 5 s");
+}
+
+fn well() -> AgentStatus {
+    AgentStatus {
+        node: "node1".into(),
+        generation: 42,
+        dataplane: true,
+        ..AgentStatus::default()
+    }
+}
+
+fn status() -> Status {
+    let counter = |name: &str, count, description: &str| Counter {
+        name: name.into(),
+        count,
+        description: description.into(),
+    };
+    Status {
+        version: "0.1.0".into(),
+        pid: 77,
+        uptime_s: 7_400,
+        restarts: 1,
+        node: Some("node1".into()),
+        generation: 42,
+        committed: true,
+        features: vec![
+            Feature {
+                name: "multi-buffer".into(),
+                present: true,
+                cost: "x".into(),
+            },
+            Feature {
+                name: "tx-checksum".into(),
+                present: false,
+                cost: "checksums are completed in software".into(),
+            },
+        ],
+        workers: vec![WorkerStatus::default()],
+        frames: FrameStatus {
+            total: 12_288,
+            free: 12_000,
+            fill: 288,
+            ..FrameStatus::default()
+        },
+        stages: vec![
+            counter("parse", 1_000_000, ""),
+            counter("route", 999_993, ""),
+        ],
+        verdicts: vec![counter("tx", 999_993, ""), counter("drop", 7, "")],
+        drops: vec![
+            counter("martian", 7, "An address that may not appear on a link."),
+            counter("ttl-expired", 0, "The hop limit ran out."),
+        ],
+        ports: vec![PortStatus {
+            id: 1,
+            name: PortName("weftaaaaaaaaaaa".into()),
+            kind: PortKind::Pod,
+            pod: Some(PodRef {
+                namespace: "default".into(),
+                name: "web".into(),
+            }),
+            addresses: vec!["10.244.1.5".parse().unwrap(), "fd00:1::5".parse().unwrap()],
+            mac: MacAddr([2, 0x50, 10, 244, 1, 5]),
+            mtu: 65_535,
+            worker: 0,
+            queues: 1,
+            mode: "copy".into(),
+            xdp_mode: "generic".into(),
+            counters: PortCounters {
+                rx_packets: 10,
+                rx_bytes: 1_536,
+                ..PortCounters::default()
+            },
+        }],
+        remotes: vec![RemoteStatus {
+            name: "node2".into(),
+            vtep: "192.0.2.2".parse().unwrap(),
+            uplink: Some("eth0".into()),
+            next_hop_mac: Some(MacAddr([2, 0, 0, 0, 0, 2])),
+            mtu: 1450,
+        }],
+    }
+}

@@ -25,8 +25,8 @@ in_ns client ping -c 3 -i 0.1 "$(ip6 web)" >/dev/null
 in_ns client weft-bench flood spoofed-source --count 20 --rate 200 --to "$(ip4 web)" >/dev/null
 in_ns client weft-bench flood vlan --count 10 --rate 200 --to "$(ip4 web)" >/dev/null
 sleep 0.5
-finish $PORT_CAPTURE INT
-finish $ALL_CAPTURE INT
+finish $PORT_CAPTURE TERM
+finish $ALL_CAPTURE TERM
 
 for file in port all; do
   tshark -r "$LOGS/$file.pcapng" >"$LOGS/$file.txt" 2>&1 || fail "tshark cannot read it: $(tail -3 "$LOGS/$file.txt")"

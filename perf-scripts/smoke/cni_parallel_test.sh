@@ -15,8 +15,7 @@ for ((i = 1; i <= COUNT; i++)); do ip netns add "many$i"; done
 links_before=$(ip -n node1 -json link | jq length)
 free_before=$(value node1 '.frames.free')
 
-in_ns client weft-bench probe client --to "$(at "$(ip4 web)" 7)" --rate 2000 --seconds 600 \
-  >"$LOGS/probe.json" 2>"$LOGS/probe.log" &
+bg client probe weft-bench probe client --to "$(at "$(ip4 web)" 7)" --rate 2000 --seconds 600
 PROBE=$!
 
 all() { # COMMAND < names: at once, every one must succeed
@@ -44,7 +43,6 @@ say "$COUNT DELs in $(($(now_ms) - started)) ms"
 expect 'links left' "$(ip -n node1 -json link | jq length)" -eq "$links_before"
 within 5 'frames come back' eval '[[ $(value node1 .frames.free) -ge $((free_before - 64)) ]]'
 
-kill -INT "$PROBE"
-wait "$PROBE" || fail "the probe failed: $(cat "$LOGS/probe.log")"
-say "probe: $(cat "$LOGS/probe.json")"
-clean_probe 'between other pods' "$(cat "$LOGS/probe.json")"
+finish "$PROBE" INT
+say "probe: $(cat "$LOGS/probe.out")"
+clean_probe 'between other pods' "$(cat "$LOGS/probe.out")"

@@ -19,7 +19,7 @@ in_ns client ping -c 1 -W 1 -M do -s $((1450 - 27)) "$(ip4 db)" >"$LOGS/big.out"
 grep -q 'mtu=\?:\? \?1450' "$LOGS/big.out" || fail "the pod does not know the path: $(cat "$LOGS/big.out")"
 
 tcp_clean client db "$(ip4 db)" $((4 << 20))
-for node in node1 node2; do ip -n "$node" link set u0 mtu 1400; done
+for node in node1 node2; do ip -n "$node" link set dev u0 mtu 1400; done
 within 5 'the tunnel follows the wire' shrunk 1350
 
 for family in ip4 ip6; do

@@ -58,10 +58,10 @@ _lan() {
   local port
   namespace lan
   ip -n lan link add br0 mtu "${WIRE_MTU:-1500}" type bridge
-  ip -n lan link set br0 up
+  ip -n lan link set dev br0 up
   _wires lan p1 p2
   wire outside o0 lan p3 "${WIRE_MTU:-1500}"
-  for port in p1 p2 p3; do ip -n lan link set "$port" master br0; done
+  for port in p1 p2 p3; do ip -n lan link set dev "$port" master br0; done
   address outside o0 192.0.2.254/24 2001:db8::fe/64
 }
 

@@ -7,6 +7,7 @@ mod common;
 use common::{Node, Pod, failed, ip_json, sh, try_again};
 use serde_json::{Value, json};
 use weft_api::agent::Op;
+use weft_api::envelope::{ApiError, ErrorKind};
 use weft_api::{GATEWAY_MAC, PodRef, PortName};
 
 fn find<'a>(list: &'a Value, key: &str, value: &str) -> Option<&'a Value> {
@@ -286,6 +287,18 @@ fn without_agent_or_with_an_unknown_pod_the_runtime_shall_try_again() {
     let add = node.call("ADD", "c1", Some(&pod));
     assert_eq!(add.fails(&node.conf("1.0.0")).0, 11);
     assert_eq!(node.links(), [""; 0]);
+}
+
+#[test]
+fn a_second_add_of_a_live_attachment_does_not_touch_it() {
+    let (node, pod) = (Node::new(), Pod::new());
+    let add = node.call("ADD", "c1", Some(&pod));
+    add.ok(&node.conf("1.1.0"));
+    node.agent().prepare_error = Some(ApiError::new(ErrorKind::Conflict, "attached already"));
+    assert_eq!(add.fails(&node.conf("1.1.0")).0, 102);
+    assert_eq!(node.agent().released(), 0);
+    assert_eq!(node.links().len(), 1);
+    assert_eq!(pod.links(), ["lo", "eth0"]);
 }
 
 #[test]

@@ -64,7 +64,7 @@ struct Add<'a> {
     undo: Undo,
 }
 
-/// Steps begun, to be undone when a later one fails.
+/// Steps to be undone when a later one fails.
 #[derive(Default)]
 struct Undo {
     delegated: bool,
@@ -82,18 +82,20 @@ impl Add<'_> {
         let ifname = self.call.env.ifname.as_str();
         let given = match delegate {
             Some(delegate) => {
+                // Not before: after a refusal, DEL would free what a live attachment holds.
+                let given = delegate.add()?;
                 self.undo.delegated = true;
-                delegate.add()?
+                given
             }
             None => AddResult::default(),
         };
-        self.undo.prepared = true;
         let plan = self.agent.prepare(Prepare {
             attachment: attachment.clone(),
             pod: self.call.env.args.pod.clone(),
             delegated: given.ips.iter().map(|ip| ip.address).collect(),
             mtu: pod_conf.mtu,
         })?;
+        self.undo.prepared = true;
         check_plan(&plan, &attachment)?;
         self.undo.created = true;
         let created = host_end::create(&mut self.netlink, self.netns, &plan, ifname);

@@ -10,10 +10,19 @@
 //! use weft_model::state::Store;
 //!
 //! let mut store = Store::default();
-//! store.apply("node.yaml", b"apiVersion: v1\nkind: Node\nmetadata: {name: a}\nspec: {podCIDR: 10.1.0.0/24}\n");
-//! let tables = Compiler::new(ClusterConfig::of_node("a")).compile(&store);
-//! assert_eq!(tables.local.unwrap().node_port_addresses, ["10.1.0.1".parse::<std::net::IpAddr>().unwrap()]);
+//! let node = "{apiVersion: v1, kind: Node, metadata: {name: a}, spec: {podCIDR: 10.1.0.0/24}}";
+//! store.apply("node.yaml", node.as_bytes());
+//! let compiled = Compiler::new(ClusterConfig::of_node("a")).compile(&store);
+//! let weft0 = &compiled.desired.local.unwrap().node_port_addresses[0];
+//! assert_eq!(weft0.to_string(), "10.1.0.1");
 //! ```
 #![forbid(unsafe_code)]
 
 pub mod compile;
+pub mod diff;
+pub mod facts;
+#[doc(hidden)]
+pub mod fuzz;
+pub mod ipam;
+pub mod manifest;
+pub mod state;

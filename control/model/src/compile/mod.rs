@@ -1,7 +1,17 @@
-//! Desired state to table objects.
+//! Desired state to table objects, as one node sees them.
+
+mod node;
+mod route;
+
+use std::collections::BTreeMap;
 
 use ipnet::IpNet;
+use weft_api::object::{ClusterRange, Key, LocalNode, Object, RangePurpose, RemoteNode};
 use weft_api::{DEFAULT_VNI, VXLAN_PORT};
+
+use crate::diff;
+use crate::state::Store;
+use node::Claims;
 
 /// What the agent's command line says about the cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +28,34 @@ pub struct ClusterConfig {
     pub vxlan_port: u16,
 }
 
+/// The cluster as it should be in the tables.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Desired {
+    /// This node; none until its Node object is known.
+    pub local: Option<LocalNode>,
+    /// The other nodes, by name.
+    pub remotes: Vec<RemoteNode>,
+    /// Ranges of cluster addresses; no prefix twice.
+    pub ranges: Vec<ClusterRange>,
+}
+
+/// What compiling gave.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Compiled {
+    /// The cluster as it should be.
+    pub desired: Desired,
+    /// Objects that contradict each other, a sentence each.
+    pub problems: Vec<String>,
+}
+
+/// Turns desired state into table objects. It remembers who held a prefix or an address, so that a
+/// node that arrives later with the same one cannot take it away.
+#[derive(Clone, Debug)]
+pub struct Compiler {
+    config: ClusterConfig,
+    claims: Claims,
+}
+
 impl ClusterConfig {
     /// The defaults for the node called `node`.
     pub fn of_node(node: impl Into<String>) -> Self {
@@ -30,3 +68,58 @@ impl ClusterConfig {
         }
     }
 }
+
+impl Compiler {
+    /// A compiler that has seen nothing.
+    pub fn new(config: ClusterConfig) -> Self {
+        Self {
+            config,
+            claims: Claims::default(),
+        }
+    }
+
+    /// Compiles all of `store`.
+    pub fn compile(&mut self, store: &Store) -> Compiled {
+        let mut problems = Vec::new();
+        let nodes = self.claims.settle(store, &mut problems);
+        let local = node::local(&self.config, &nodes, &mut problems);
+        let remotes = node::remotes(&self.config, &nodes, &mut problems);
+        let ranges = route::ranges(&self.config, &nodes, store, &mut problems);
+        Compiled {
+            desired: Desired {
+                local,
+                remotes,
+                ranges,
+            },
+            problems,
+        }
+    }
+}
+
+impl Desired {
+    /// The table objects, by key.
+    pub fn objects(&self) -> BTreeMap<Key, Object> {
+        let local = self.local.iter().cloned().map(Object::LocalNode);
+        let remotes = self.remotes.iter().cloned().map(Object::RemoteNode);
+        let ranges = self.ranges.iter().cloned().map(Object::ClusterRange);
+        diff::by_key(local.chain(remotes).chain(ranges))
+    }
+
+    /// Ranges of pod addresses of the whole cluster.
+    pub fn pod_ranges(&self) -> impl Iterator<Item = IpNet> {
+        self.ranges_of(RangePurpose::Pods)
+    }
+
+    /// Ranges of service addresses.
+    pub fn service_ranges(&self) -> impl Iterator<Item = IpNet> {
+        self.ranges_of(RangePurpose::Services)
+    }
+
+    fn ranges_of(&self, purpose: RangePurpose) -> impl Iterator<Item = IpNet> {
+        let of = move |range: &&ClusterRange| range.purpose == purpose;
+        self.ranges.iter().filter(of).map(|range| range.prefix)
+    }
+}
+
+#[cfg(test)]
+mod tests;

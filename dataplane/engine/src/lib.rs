@@ -1,1 +1,47 @@
 //! The packet pipeline: pure stages over batches, and their tables.
+//!
+//! No sockets, no clocks, no threads: a worker hands in received packets, the tables in force, memory
+//! and the time, and gets back packets with verdicts. Start reading at [`pipeline`]; then one file per
+//! stage in `stage/`, in the order given there.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`pipeline`] | the list of stages, and a worker's state |
+//! | [`packet`], [`batch`] | what stages work on |
+//! | [`drop_reason`], [`counters`] | what became of packets |
+//! | [`tables`], [`builder`] | one version of everything looked up, and how versions are made |
+//! | [`table`] | the data structures behind both; they know no packets |
+//! | [`encap`] | tunnel headers |
+//!
+//! Every packet ends with exactly one verdict, and every frame with the caller, the pool or in
+//! [`Pipeline::held`].
+#![forbid(unsafe_code)]
+
+pub mod batch;
+pub mod builder;
+mod chain;
+pub mod counters;
+pub mod drop_reason;
+pub mod encap;
+#[doc(hidden)]
+pub mod fuzz;
+mod icmp;
+pub mod packet;
+pub mod pipeline;
+mod pmtu;
+mod stage;
+pub mod table;
+pub mod tables;
+#[cfg(test)]
+mod testbed;
+
+pub use batch::{BATCH_MAX, BORN_MAX, Batch};
+pub use builder::{PORTS_MAX, REMOTES_MAX, RangeKind, TableError, TablesBuilder};
+pub use counters::{Counters, Outcome, Stage};
+pub use drop_reason::DropReason;
+pub use packet::{Checksum, Packet, PortId, PortKind, RemoteId, Verdict};
+pub use pipeline::{Env, Pipeline, PipelineConfig};
+pub use pmtu::PmtuReport;
+pub use table::fib::{Fib, Route};
+pub use tables::{NodeTable, OuterPath, PortEntry, Remote, Tables};
+pub use weft_wire::{MacAddr, Vni};

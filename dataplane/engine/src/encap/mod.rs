@@ -1,0 +1,3 @@
+//! Tunnel headers: one file per encapsulation. They write and read bytes, and know no tables.
+
+pub mod vxlan;

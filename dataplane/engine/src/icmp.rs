@@ -1,0 +1,114 @@
+//! ICMP errors about packets the pipeline drops.
+
+use std::net::IpAddr;
+
+use weft_wire::answer::{ANSWER_MAX, ErrorMessage, IcmpError};
+use weft_wire::{MacAddr, icmp};
+
+use crate::builder::PORTS_MAX;
+use crate::packet::{Network, Origin, Packet, PortId};
+use crate::pipeline::Context;
+use crate::stage::parse;
+use crate::table::token_bucket::{Rate, TokenBucket};
+
+/// Errors about packets of one port: the kernel's icmp_msgs_per_sec and icmp_msgs_burst
+/// (Documentation/networking/ip-sysctl.rst), which it applies to the whole host. Fewer would make
+/// traceroute and path-MTU discovery of busy pods fail, more lets a scan cost work.
+const RATE: Rate = Rate::new(1000, 50);
+
+/// One bucket per receiving port, so that one pod's errors do not use up another's.
+pub(crate) struct IcmpLimiter {
+    buckets: Box<[TokenBucket]>,
+}
+
+impl IcmpLimiter {
+    pub(crate) fn new() -> Self {
+        Self {
+            buckets: vec![TokenBucket::default(); PORTS_MAX].into_boxed_slice(),
+        }
+    }
+
+    pub(crate) fn forget(&mut self, port: PortId) {
+        if let Some(bucket) = self.buckets.get_mut(port.index()) {
+            *bucket = TokenBucket::default();
+        }
+    }
+
+    fn take(&mut self, port: PortId, now_ns: u64) -> bool {
+        self.buckets
+            .get_mut(port.index())
+            .is_some_and(|bucket| bucket.take(RATE, now_ns))
+    }
+}
+
+/// Tells the sender of `packet` about `error`, if that is allowed, affordable and possible. The answer
+/// is born undecided: it is routed like any packet. Its source is this node's `weft0`, so that a
+/// traceroute shows each node once.
+#[cold]
+#[inline(never)]
+pub(crate) fn answer(packet: &Packet, error: IcmpError, context: &mut Context<'_>) {
+    let Some(from) = may_answer(packet, error, context) else {
+        return;
+    };
+    if !context.icmp.take(packet.rx, context.now_ns) {
+        context.counters.icmp_limited += 1;
+        return;
+    }
+    if let Some(answer) = build(packet, error, from, context) {
+        context.bear(answer);
+    }
+}
+
+fn may_answer(packet: &Packet, error: IcmpError, context: &Context<'_>) -> Option<IpAddr> {
+    let first = packet.frames.first()?;
+    let quoted = &context.umem.bytes(first)[usize::from(packet.headers.l3)..];
+    let (allowed, from) = match packet.headers.network {
+        Network::V4 => (
+            icmp::may_answer_v4(quoted),
+            context.node.node_port4.map(IpAddr::V4),
+        ),
+        Network::V6 => {
+            let too_big = matches!(error, IcmpError::TooBig { .. });
+            (
+                icmp::may_answer_v6(quoted, too_big),
+                context.node.node_port6.map(IpAddr::V6),
+            )
+        }
+        Network::None | Network::Arp => return None,
+    };
+    let possible = packet.origin == Origin::Received && context.room() > 0;
+    from.filter(|_| allowed && possible)
+}
+
+fn build(
+    packet: &Packet,
+    error: IcmpError,
+    from: IpAddr,
+    context: &mut Context<'_>,
+) -> Option<Packet> {
+    let mut frame = context.pool.alloc()?;
+    let quoted = &context.umem.bytes(packet.frames.first()?)[usize::from(packet.headers.l3)..];
+    // `rewrite` writes the MACs once it is known where the answer goes.
+    let message = ErrorMessage {
+        error,
+        from,
+        destination_mac: MacAddr::ZERO,
+        source_mac: MacAddr::ZERO,
+        quoted,
+    };
+    let sized = frame.set_len(ANSWER_MAX).is_ok();
+    let written = message.write(context.umem.bytes_mut(&mut frame));
+    let mut answer = Packet {
+        rx: packet.rx,
+        rx_kind: packet.rx_kind,
+        origin: Origin::Built,
+        ..Packet::default()
+    };
+    let fits = written.is_ok_and(|len| frame.set_len(len).is_ok());
+    answer.frames.push(frame);
+    if sized && fits && parse::headers(&mut answer, context.umem, context.pool).is_ok() {
+        return Some(answer);
+    }
+    context.pool.free_chain(&mut answer.frames);
+    None
+}

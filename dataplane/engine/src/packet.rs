@@ -1,0 +1,254 @@
+//! A packet on its way through the pipeline, and what became of it.
+
+use std::net::IpAddr;
+
+use weft_wire::{ChecksumField, Fragment, Protocol, TcpFlags};
+use weft_xsk::FrameChain;
+
+use crate::drop_reason::DropReason;
+
+/// A port of this node: index into [`crate::Tables`]' ports.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PortId(pub u16);
+
+impl PortId {
+    /// The port's place in arrays.
+    #[inline]
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// Another node of the cluster: index into [`crate::Tables`]' remotes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RemoteId(pub u16);
+
+impl RemoteId {
+    /// The node's place in arrays.
+    #[inline]
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// What a port is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum PortKind {
+    /// The host end of a pod's veth.
+    #[default]
+    Pod,
+    /// The dataplane's end of `weft0`.
+    Node,
+    /// An underlay interface.
+    Uplink,
+}
+
+/// What became of a packet. After [`crate::Pipeline::run`] none is `Pending`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Verdict {
+    /// Not decided yet.
+    #[default]
+    Pending,
+    /// To be sent out by this port.
+    Tx(PortId),
+    /// To be dropped; the frames are still with the packet.
+    Drop(DropReason),
+    /// The pipeline took the frames: the packet was a report to this node, or is held.
+    Consumed,
+}
+
+/// Who completes the transport checksum.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Checksum {
+    /// Nobody: it is complete, or there is none.
+    #[default]
+    None,
+    /// The receiving stack: the field holds the pseudo-header's sum only.
+    Partial {
+        /// Where summing starts, in bytes from the packet's start.
+        start: u16,
+        /// Where the field is, in bytes from `start`.
+        offset: u16,
+    },
+}
+
+impl Checksum {
+    /// What the field of the transport header holds.
+    #[inline]
+    pub(crate) const fn field(self) -> ChecksumField {
+        match self {
+            Self::None => ChecksumField::Full,
+            Self::Partial { .. } => ChecksumField::Partial,
+        }
+    }
+}
+
+/// Where a packet came from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Origin {
+    /// A port received it.
+    #[default]
+    Received,
+    /// The pipeline built it: an ICMP error, one more fragment.
+    Built,
+}
+
+/// Network protocol of a packet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Network {
+    /// Not parsed.
+    #[default]
+    None,
+    /// ARP.
+    Arp,
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+/// Written by `parse`, and by `decap` for the inner packet. Offsets count from the packet's start
+/// and lie in the first frame.
+#[derive(Clone, Copy, Debug)]
+pub struct Headers {
+    /// Network protocol.
+    pub network: Network,
+    /// Upper protocol; of a later fragment, what the first one says it is.
+    pub protocol: Protocol,
+    /// Flags of a TCP segment, else none set.
+    pub tcp_flags: TcpFlags,
+    /// Start of the network header.
+    pub l3: u16,
+    /// Start of the upper header, or of a later fragment's payload.
+    pub l4: u16,
+    /// End of the IP packet; the frames are trimmed to it.
+    pub end: u32,
+    /// Source and destination port, zero where there are none.
+    pub ports: (u16, u16),
+    /// Source address.
+    pub source: IpAddr,
+    /// Destination address.
+    pub destination: IpAddr,
+    /// The fragment it is. IPv6 atomic fragments (RFC 6946) are whole packets: `None`.
+    pub fragment: Option<Fragment>,
+    /// Bytes of the datagram a fragment holds.
+    pub fragment_len: u16,
+}
+
+impl Headers {
+    /// Length of the IP packet in bytes.
+    #[inline]
+    pub const fn ip_len(&self) -> usize {
+        self.end as usize - self.l3 as usize
+    }
+
+    /// Length from the upper header on in bytes.
+    #[inline]
+    pub const fn l4_len(&self) -> usize {
+        self.end as usize - self.l4 as usize
+    }
+
+    /// Whether the upper header is in this packet.
+    #[inline]
+    pub const fn has_upper_header(&self) -> bool {
+        match self.fragment {
+            Some(fragment) => fragment.is_first(),
+            None => true,
+        }
+    }
+}
+
+impl Default for Headers {
+    fn default() -> Self {
+        let nowhere = IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
+        Self {
+            network: Network::None,
+            protocol: Protocol::NO_NEXT,
+            tcp_flags: TcpFlags(0),
+            l3: 0,
+            l4: 0,
+            end: 0,
+            ports: (0, 0),
+            source: nowhere,
+            destination: nowhere,
+            fragment: None,
+            fragment_len: 0,
+        }
+    }
+}
+
+/// Written by `route`: the way out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Egress {
+    /// Not known yet.
+    #[default]
+    Unknown,
+    /// A pod of this node.
+    Local(PortId),
+    /// The node's own stack; `own`: the destination is one of the node's addresses.
+    Host {
+        /// The node port.
+        port: PortId,
+        /// Ends here, so that this hop takes nothing off the TTL.
+        own: bool,
+    },
+    /// Another node, through the tunnel.
+    Remote(RemoteId),
+}
+
+/// One packet. Each group of fields has one stage that writes it.
+#[derive(Debug, Default)]
+pub struct Packet {
+    /// The bytes, whole headers in the first frame.
+    pub frames: FrameChain,
+    /// Port it came from; for a packet the pipeline built, the port of the packet that caused it.
+    pub rx: PortId,
+    /// Kind of that port.
+    pub rx_kind: PortKind,
+    /// Where it came from.
+    pub origin: Origin,
+    /// The outcome: any stage decides it, once.
+    pub verdict: Verdict,
+    /// `parse` detects, `offload` completes.
+    pub checksum: Checksum,
+    /// `parse` and `decap`.
+    pub headers: Headers,
+    /// `decap`: the node it was tunnelled from.
+    pub tunnel: Option<RemoteId>,
+    /// `source`: it passed; what is decided about it later may be said of its fragments.
+    pub admitted: bool,
+    /// `route`: the way out.
+    pub egress: Egress,
+    /// `route`: largest IP packet on the way, if it must be cut into fragments of that size.
+    pub cut_to: Option<u32>,
+    /// `encap`: bytes in front of the inner Ethernet header; 0 without a tunnel.
+    pub outer_len: u8,
+    /// `encap`: the uplink it leaves by.
+    pub uplink: PortId,
+}
+
+impl Packet {
+    /// A packet as a port received it.
+    #[inline]
+    pub fn received(frames: FrameChain, rx: PortId, rx_kind: PortKind) -> Self {
+        Self {
+            frames,
+            rx,
+            rx_kind,
+            ..Self::default()
+        }
+    }
+
+    /// Bytes in all its frames.
+    #[inline]
+    pub fn total_len(&self) -> usize {
+        self.frames.iter().map(weft_xsk::Frame::len).sum()
+    }
+
+    /// Still on its way.
+    #[inline]
+    pub fn is_pending(&self) -> bool {
+        self.verdict == Verdict::Pending
+    }
+}

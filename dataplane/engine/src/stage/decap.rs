@@ -1,0 +1,154 @@
+//! What:   takes the tunnel's headers off packets from the underlay; hears ICMP errors about our own.
+//! Reads:  node (addresses, VNI, tunnel MACs), known tunnel endpoints, outer headers.
+//! Writes: frames (shortened), `headers` (inner), `tunnel`, the inner ECN bits (RFC 6040).
+//! Drops:  what is not our cluster's VXLAN to us, from a node we know, intact.
+//! Order:  behind parse, since the outer headers must be known; in front of all that looks at addresses.
+
+use std::net::IpAddr;
+
+use weft_wire::{
+    Ecn, EthernetHeader, Ipv4Header, Ipv6Header, Protocol, UdpHeader, VxlanHeader, checksum,
+};
+
+use super::parse;
+use crate::chain;
+use crate::counters::Stage;
+use crate::drop_reason::DropReason;
+use crate::packet::{Network, Packet, PortKind};
+use crate::pipeline::Context;
+use crate::pmtu;
+
+pub(crate) fn process(packets: &mut [Packet], context: &mut Context<'_>) {
+    // A batch comes from one port, or from ports of one kind.
+    if packets
+        .iter()
+        .all(|packet| packet.rx_kind != PortKind::Uplink)
+    {
+        return;
+    }
+    super::each(
+        Stage::Decap,
+        packets,
+        context,
+        |packet, context| match packet.rx_kind {
+            PortKind::Uplink => decap(packet, context),
+            PortKind::Pod | PortKind::Node => Ok(()),
+        },
+    );
+}
+
+#[inline]
+fn decap(packet: &mut Packet, context: &mut Context<'_>) -> Result<(), DropReason> {
+    let outer = packet.headers;
+    if !context.node.addresses.contains(&outer.destination) {
+        return Err(DropReason::UnderlayUnexpected);
+    }
+    match outer.protocol {
+        Protocol::UDP => {}
+        Protocol::ICMP | Protocol::ICMPV6 if outer.fragment.is_none() => {
+            return pmtu::inspect(packet, context);
+        }
+        _ => return Err(DropReason::UnderlayUnexpected),
+    }
+    if outer.fragment.is_some() {
+        return Err(DropReason::OuterFragment);
+    }
+    if outer.ports.1 != context.node.vxlan_port {
+        return Err(DropReason::UnderlayUnexpected);
+    }
+    let remote = context
+        .tables
+        .remote_by_address(outer.source)
+        .ok_or(DropReason::VtepUnknown)?;
+    let ecn = check_outer(packet, context)?;
+    let inner_at = usize::from(outer.l4) + UdpHeader::LEN + VxlanHeader::LEN;
+    let first = packet.frames.first_mut().ok_or(DropReason::Truncated)?;
+    // The inner headers are checked to be in the first frame when they are parsed.
+    first
+        .shrink_front(inner_at)
+        .map_err(|_| DropReason::VxlanMalformed)?;
+    check_inner_mac(packet, outer.destination, context)?;
+    parse::headers(packet, context.umem, context.pool)?;
+    merge_ecn(packet, ecn, context)?;
+    packet.tunnel = Some(remote);
+    Ok(())
+}
+
+/// Checks the outer UDP and VXLAN headers and returns the outer ECN bits.
+#[inline]
+fn check_outer(packet: &Packet, context: &Context<'_>) -> Result<Ecn, DropReason> {
+    let outer = &packet.headers;
+    let first = packet.frames.first().ok_or(DropReason::Truncated)?;
+    let bytes = context.umem.bytes(first);
+    let (l3, l4) = (usize::from(outer.l3), usize::from(outer.l4));
+    let (udp, len) = UdpHeader::parse(&bytes[l4..]).map_err(|_| DropReason::TransportMalformed)?;
+    let (tunnel, _) =
+        VxlanHeader::parse(&bytes[l4 + len..]).map_err(|_| DropReason::VxlanMalformed)?;
+    if tunnel.vni() != context.node.vni {
+        return Err(DropReason::VniForeign);
+    }
+    let intact = match (udp.checksum(), outer.network) {
+        (0, Network::V4) => true,
+        // RFC 8200 section 8.1; our own tunnel packets carry one.
+        (0, _) => false,
+        _ if usize::from(udp.total_len()) != outer.l4_len() => false,
+        _ => {
+            let seed = parse::pseudo_sum(outer);
+            checksum::is_valid(chain::sum(
+                context.umem,
+                &packet.frames,
+                l4,
+                outer.end as usize,
+                seed,
+            ))
+        }
+    };
+    if !intact {
+        return Err(DropReason::OuterChecksum);
+    }
+    ecn(&bytes[l3..], outer.network).ok_or(DropReason::Truncated)
+}
+
+#[inline]
+fn check_inner_mac(
+    packet: &Packet,
+    outer: IpAddr,
+    context: &Context<'_>,
+) -> Result<(), DropReason> {
+    let first = packet.frames.first().ok_or(DropReason::VxlanMalformed)?;
+    let parsed = EthernetHeader::parse(context.umem.bytes(first));
+    let (inner, _) = parsed.map_err(|_| DropReason::VxlanMalformed)?;
+    if Some(inner.destination()) == context.node.vtep_mac(outer) {
+        Ok(())
+    } else {
+        Err(DropReason::InnerMac)
+    }
+}
+
+/// RFC 6040 section 4.2.
+#[inline]
+fn merge_ecn(packet: &mut Packet, outer: Ecn, context: &Context<'_>) -> Result<(), DropReason> {
+    let (l3, network) = (usize::from(packet.headers.l3), packet.headers.network);
+    let first = packet.frames.first_mut().ok_or(DropReason::Truncated)?;
+    let bytes = &mut context.umem.bytes_mut(first)[l3..];
+    // ARP rides no tunnel.
+    let inner = ecn(bytes, network).ok_or(DropReason::EtherType)?;
+    let merged = inner.on_decap(outer).ok_or(DropReason::EcnIllegal)?;
+    if merged == inner {
+        return Ok(());
+    }
+    match network {
+        Network::V4 => Ipv4Header::parse_mut(bytes).map(|(ip, _)| ip.rewrite_ecn(merged)),
+        _ => Ipv6Header::parse_mut(bytes).map(|(ip, _)| ip.rewrite_ecn(merged)),
+    }
+    .map_err(|_| DropReason::Truncated)
+}
+
+#[inline]
+fn ecn(packet: &[u8], network: Network) -> Option<Ecn> {
+    match network {
+        Network::V4 => Ipv4Header::parse(packet).ok().map(|(ip, _)| ip.ecn()),
+        Network::V6 => Ipv6Header::parse(packet).ok().map(|(ip, _)| ip.ecn()),
+        Network::None | Network::Arp => None,
+    }
+}

@@ -1,0 +1,137 @@
+//! What:   later fragments do as their datagram's first one did; early ones wait for it.
+//! Reads:  `headers`, `admitted`, and what earlier stages decided about first fragments.
+//! Writes: `verdict` of later fragments; takes the frames of early ones.
+//! Drops:  duplicates, overlaps (RFC 5722), what is too early for too long, too many at once.
+//! Order:  behind every stage that needs ports to decide; in front of route, which does not.
+
+use weft_wire::Fragment;
+
+use crate::builder::PORTS_MAX;
+use crate::counters::Stage;
+use crate::drop_reason::DropReason;
+use crate::packet::{Network, Packet, PortKind, Verdict};
+use crate::pipeline::Context;
+use crate::table::fragment::{Arrival, Arrived, EntryId, FragmentKey, FragmentTable};
+
+/// What was decided about a first fragment: on its way, or dropped.
+type Decision = Option<DropReason>;
+
+/// The worker's fragments.
+pub(crate) type Fragments = FragmentTable<Decision, Packet>;
+
+/// Unfinished datagrams of a pod, so that 16 hostile ones do not fill the table.
+const POD_ENTRIES_MAX: u16 = 64;
+
+/// Unfinished datagrams of an uplink or the node: all other nodes' pods share it.
+const SHARED_ENTRIES_MAX: u16 = 512;
+
+/// IPv6 fragments of one datagram may name different protocols (RFC 8200 section 4.5).
+const ANY_PROTOCOL: u8 = 44;
+
+pub(crate) fn table(seed: u64) -> Fragments {
+    FragmentTable::new(PORTS_MAX, seed)
+}
+
+pub(crate) fn process(packets: &mut [Packet], context: &mut Context<'_>) {
+    let mut seen = 0;
+    for packet in packets {
+        let Some(fragment) = packet.headers.fragment.filter(|_| packet.admitted) else {
+            continue;
+        };
+        // Dropped first fragments too: the others follow them.
+        let first_decided = fragment.is_first() && matches!(packet.verdict, Verdict::Drop(_));
+        if packet.is_pending() || first_decided {
+            seen += 1;
+            follow(packet, fragment, context);
+        }
+    }
+    context.counters.seen(Stage::Fragment, seen);
+}
+
+#[inline(never)]
+fn follow(packet: &mut Packet, fragment: Fragment, context: &mut Context<'_>) {
+    let arrival = arrival(packet, fragment);
+    let verdict = match context.fragments.arrive(&arrival, context.now_ns) {
+        Arrived::First(entry) => {
+            let decision = match packet.verdict {
+                Verdict::Drop(reason) => Some(reason),
+                _ => None,
+            };
+            context.fragments.decide(entry, decision);
+            release(entry, decision, context);
+            context.fragments.settle(entry);
+            return;
+        }
+        Arrived::Follow(None) => return,
+        Arrived::Follow(Some(reason)) => Verdict::Drop(reason),
+        Arrived::Early(entry) => return hold(packet, entry, context),
+        Arrived::Duplicate => Verdict::Drop(DropReason::FragmentDuplicate),
+        Arrived::Overlap(entry) => {
+            release(entry, Some(DropReason::FragmentOverlap), context);
+            Verdict::Drop(DropReason::FragmentOverlap)
+        }
+        Arrived::Full => Verdict::Drop(DropReason::FragmentTableFull),
+    };
+    if packet.is_pending() {
+        packet.verdict = verdict;
+    }
+}
+
+fn arrival(packet: &Packet, fragment: Fragment) -> Arrival {
+    let headers = &packet.headers;
+    let protocol = match headers.network {
+        Network::V6 => ANY_PROTOCOL,
+        _ => headers.protocol.0,
+    };
+    Arrival {
+        key: FragmentKey {
+            source: headers.source,
+            destination: headers.destination,
+            protocol,
+            identification: fragment.identification,
+        },
+        start: fragment.offset,
+        end: fragment.offset + headers.fragment_len,
+        last: !fragment.more,
+        port: packet.rx.0,
+        port_entries_max: match packet.rx_kind {
+            PortKind::Pod => POD_ENTRIES_MAX,
+            PortKind::Node | PortKind::Uplink => SHARED_ENTRIES_MAX,
+        },
+    }
+}
+
+/// Takes the packet's frames; what stays in the batch is an empty, consumed packet.
+fn hold(packet: &mut Packet, entry: EntryId, context: &mut Context<'_>) {
+    let cost = packet.frames.len() as u16;
+    let (rx, rx_kind, headers) = (packet.rx, packet.rx_kind, packet.headers);
+    let early = std::mem::take(packet);
+    *packet = match context.fragments.hold(entry, early, cost) {
+        Ok(()) => Packet {
+            rx,
+            rx_kind,
+            headers,
+            verdict: Verdict::Consumed,
+            ..Packet::default()
+        },
+        Err(early) => Packet {
+            verdict: Verdict::Drop(DropReason::FragmentHoldFull),
+            ..early
+        },
+    };
+}
+
+/// Lets held fragments go the way of the first one.
+fn release(entry: EntryId, decision: Decision, context: &mut Context<'_>) {
+    while let Some(mut packet) = context.fragments.release(entry) {
+        if context.room() == 0 {
+            context.counters.drop(DropReason::BurstFull);
+            context.pool.free_chain(&mut packet.frames);
+            continue;
+        }
+        if let Some(reason) = decision {
+            packet.verdict = Verdict::Drop(reason);
+        }
+        context.bear(packet);
+    }
+}

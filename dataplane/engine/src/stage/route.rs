@@ -1,0 +1,122 @@
+//! What:   where the packet goes, and whether it may: FIB, TTL, size.
+//! Reads:  FIB, ports, remote nodes, `headers`.
+//! Writes: `egress`, `cut_to`.
+//! Drops:  unclaimed cluster addresses, loops, expired TTLs, packets larger than the path; answered with
+//!         ICMP where the sender can do something about it.
+//! Order:  behind policy and fragment, so that the forbidden get no answer; in front of rewrite, so that an
+//!         ICMP error quotes the packet as it came.
+
+use std::net::IpAddr;
+
+use weft_wire::answer::IcmpError;
+use weft_wire::{Ipv4Header, Ipv6Header};
+
+use crate::counters::Stage;
+use crate::drop_reason::DropReason;
+use crate::icmp;
+use crate::packet::{Egress, Network, Origin, Packet, PortKind};
+use crate::pipeline::Context;
+use crate::table::fib::Route;
+
+pub(crate) fn process(packets: &mut [Packet], context: &mut Context<'_>) {
+    super::each(Stage::Route, packets, context, |packet, context| {
+        let mtu = look_up(packet, context)?;
+        check_hops(packet, context)?;
+        if packet.headers.ip_len() > mtu as usize {
+            too_big(packet, mtu, context)
+        } else {
+            Ok(())
+        }
+    });
+}
+
+/// Sets the way out and returns the largest IP packet on it.
+#[inline]
+fn look_up(packet: &mut Packet, context: &mut Context<'_>) -> Result<u32, DropReason> {
+    let destination = packet.headers.destination;
+    if let IpAddr::V6(address) = destination
+        && address.is_unicast_link_local()
+    {
+        // RFC 4291 section 2.5.6.
+        return Err(DropReason::LinkLocal);
+    }
+    // What the pipeline built itself may go anywhere: back to another node, or to the stack.
+    let received = packet.origin == Origin::Received;
+    let from = packet.rx_kind;
+    match context.tables.fib().lookup(destination) {
+        Route::Local(id) => {
+            let port = context.tables.port(id).ok_or(DropReason::PortGone)?;
+            packet.egress = Egress::Local(id);
+            Ok(port.mtu)
+        }
+        Route::Remote(_) if received && from == PortKind::Uplink => Err(DropReason::Transit),
+        Route::Remote(id) => {
+            let remote = context.tables.remote(id).ok_or(DropReason::NoNeighbour)?;
+            packet.egress = Egress::Remote(id);
+            Ok(remote.inner_mtu)
+        }
+        Route::Host => {
+            let own = context.node.owns(destination);
+            if received && from == PortKind::Node {
+                return Err(DropReason::HostLoop);
+            }
+            if received && from == PortKind::Uplink && !own {
+                return Err(DropReason::Transit);
+            }
+            let id = context.node.node_port.ok_or(DropReason::PortGone)?;
+            let port = context.tables.port(id).ok_or(DropReason::PortGone)?;
+            packet.egress = Egress::Host { port: id, own };
+            Ok(port.mtu)
+        }
+        Route::NoEndpoint => {
+            icmp::answer(packet, IcmpError::NoAddress, context);
+            Err(DropReason::NoEndpoint)
+        }
+        Route::NoService => {
+            icmp::answer(packet, IcmpError::NoAddress, context);
+            Err(DropReason::NoService)
+        }
+    }
+}
+
+/// Whether this hop takes one off the TTL: not off packets that end here or begin here.
+#[inline]
+pub(super) fn counts_as_hop(packet: &Packet) -> bool {
+    packet.origin == Origin::Received && !matches!(packet.egress, Egress::Host { own: true, .. })
+}
+
+#[inline]
+fn check_hops(packet: &Packet, context: &mut Context<'_>) -> Result<(), DropReason> {
+    if !counts_as_hop(packet) {
+        return Ok(());
+    }
+    let first = packet.frames.first().ok_or(DropReason::Truncated)?;
+    let bytes = &context.umem.bytes(first)[usize::from(packet.headers.l3)..];
+    let hops = match packet.headers.network {
+        Network::V4 => Ipv4Header::parse(bytes).map(|(ip, _)| ip.ttl()),
+        _ => Ipv6Header::parse(bytes).map(|(ip, _)| ip.hop_limit()),
+    };
+    match hops {
+        Ok(2..) => Ok(()),
+        Ok(_) => {
+            icmp::answer(packet, IcmpError::TimeExceeded, context);
+            Err(DropReason::TtlExpired)
+        }
+        Err(_) => Err(DropReason::Truncated),
+    }
+}
+
+/// IPv4 that allows it is cut into fragments at the end of the path; all else is for the sender to shrink.
+#[cold]
+fn too_big(packet: &mut Packet, mtu: u32, context: &mut Context<'_>) -> Result<(), DropReason> {
+    let first = packet.frames.first().ok_or(DropReason::Truncated)?;
+    let bytes = &context.umem.bytes(first)[usize::from(packet.headers.l3)..];
+    let may_cut = packet.headers.network == Network::V4
+        && Ipv4Header::parse(bytes).is_ok_and(|(ip, _)| !ip.dont_fragment());
+    if may_cut {
+        packet.cut_to = Some(mtu);
+        return Ok(());
+    }
+    icmp::answer(packet, IcmpError::TooBig { mtu }, context);
+    Err(DropReason::TooBig)
+}

@@ -1,0 +1,6 @@
+//! Plain data structures of the pipeline. They know no packets.
+
+pub mod fib;
+pub mod fragment;
+pub mod lpm;
+pub mod token_bucket;

@@ -1,0 +1,229 @@
+//! Everything the stages look up: one immutable version of the tables.
+//!
+//! The publisher's thread makes versions with [`crate::TablesBuilder`]; workers only read. Versions
+//! share what did not change, so making one costs what changed.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+use ipnet::IpNet;
+use weft_wire::{MacAddr, Vni};
+
+use crate::packet::{PortId, PortKind, RemoteId};
+use crate::table::fib::Fib;
+
+/// Tunnel endpoints by address. Its keys come from the cluster's objects, not from the network, so the
+/// hash needs no secret seed.
+pub(crate) type VtepMap = HashMap<IpAddr, RemoteId, FixedState>;
+
+/// One version of the tables.
+#[derive(Clone, Default)]
+pub struct Tables {
+    pub(crate) epoch: u64,
+    pub(crate) node: Option<Arc<NodeTable>>,
+    pub(crate) ports: Arc<Vec<Option<Arc<PortEntry>>>>,
+    pub(crate) remotes: Arc<Vec<Option<Arc<Remote>>>>,
+    pub(crate) vteps: Arc<VtepMap>,
+    pub(crate) fib: Fib,
+}
+
+impl Tables {
+    /// Tables that know nothing: every packet is dropped as `no-tables`.
+    pub fn empty() -> Self {
+        Self::default()
+    }
+
+    /// Number of the version; grows with each one built.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// This node, once known.
+    #[inline]
+    pub fn node(&self) -> Option<&NodeTable> {
+        self.node.as_deref()
+    }
+
+    /// A port, while it is attached.
+    #[inline]
+    pub fn port(&self, id: PortId) -> Option<&PortEntry> {
+        self.ports.get(id.index())?.as_deref()
+    }
+
+    /// All ports, by id.
+    pub fn ports(&self) -> impl Iterator<Item = &PortEntry> {
+        self.ports.iter().filter_map(Option::as_deref)
+    }
+
+    /// A remote node.
+    #[inline]
+    pub fn remote(&self, id: RemoteId) -> Option<&Remote> {
+        self.remotes.get(id.index())?.as_deref()
+    }
+
+    /// All remote nodes with their ids.
+    pub fn remotes(&self) -> impl Iterator<Item = (RemoteId, &Remote)> {
+        let all = self.remotes.iter().enumerate();
+        all.filter_map(|(index, remote)| Some((RemoteId(index as u16), remote.as_deref()?)))
+    }
+
+    /// The node that sends tunnel packets from this address.
+    #[inline]
+    pub fn remote_by_address(&self, outer: IpAddr) -> Option<RemoteId> {
+        self.vteps.get(&outer).copied()
+    }
+
+    /// The forwarding table.
+    #[inline]
+    pub fn fib(&self) -> &Fib {
+        &self.fib
+    }
+
+    /// Whether this is an address of any node, this one included.
+    pub fn is_node_address(&self, address: IpAddr) -> bool {
+        let own = self
+            .node()
+            .is_some_and(|node| node.addresses.contains(&address));
+        own || self.vteps.contains_key(&address)
+    }
+}
+
+impl fmt::Debug for Tables {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tables")
+            .field("epoch", &self.epoch)
+            .field("node", &self.node)
+            .field("ports", &self.ports().count())
+            .field("remotes", &self.remotes().count())
+            .field("prefixes", &self.fib.len())
+            .finish()
+    }
+}
+
+/// One attached port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortEntry {
+    /// Its place in the tables.
+    pub id: PortId,
+    /// What it is.
+    pub kind: PortKind,
+    /// Pod and node ports: MAC of the far end, destination of what is sent and the only source taken.
+    /// Uplinks: their own MAC, the only destination taken; zero if it is not known.
+    pub mac: MacAddr,
+    /// IPv4 addresses of a pod, the only sources taken from it. Empty for other kinds.
+    pub addresses4: Vec<Ipv4Addr>,
+    /// IPv6 addresses of a pod.
+    pub addresses6: Vec<Ipv6Addr>,
+    /// Largest IP packet the far end takes, in bytes.
+    pub mtu: u32,
+    /// Largest IP packet of a local TCP connection, in bytes: bound of the MSS between this port and
+    /// another port of the node.
+    pub tcp_mtu: u32,
+    /// The far end completes transport checksums (TX metadata usable on its socket).
+    pub tx_checksum: bool,
+}
+
+impl PortEntry {
+    /// Whether the pod may use this address as its source.
+    #[inline]
+    pub fn owns(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(address) => self.addresses4.contains(&address),
+            IpAddr::V6(address) => self.addresses6.contains(&address),
+        }
+    }
+}
+
+/// This node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeTable {
+    /// The dataplane's end of `weft0`, once attached: way to the node's own stack.
+    pub node_port: Option<PortId>,
+    /// IPv4 address of `weft0`: source of ICMP errors.
+    pub node_port4: Option<Ipv4Addr>,
+    /// IPv6 address of `weft0`.
+    pub node_port6: Option<Ipv6Addr>,
+    /// The node's own addresses (InternalIPs), outer destinations taken from the underlay.
+    pub addresses: Vec<IpAddr>,
+    /// MAC of this node's tunnel endpoint of IPv4, the inner destination others use.
+    pub vtep4_mac: Option<MacAddr>,
+    /// MAC of this node's tunnel endpoint of IPv6.
+    pub vtep6_mac: Option<MacAddr>,
+    /// Prefixes this node's pods get their addresses from.
+    pub pod_cidrs: Vec<IpNet>,
+    /// The cluster's network identifier.
+    pub vni: Vni,
+    /// UDP port of VXLAN.
+    pub vxlan_port: u16,
+    /// MAC of the pods' gateway: source of all frames to pods and to the node.
+    pub gateway_mac: MacAddr,
+    /// The pods' IPv4 gateway, which answers ARP and ping.
+    pub gateway4: Ipv4Addr,
+    /// The pods' IPv6 gateway.
+    pub gateway6: Ipv6Addr,
+    /// MTU towards the outside of the cluster, in bytes: bound of the MSS with peers there.
+    pub outside_mtu: u32,
+}
+
+impl NodeTable {
+    /// Whether packets for this address end in the node's own stack.
+    #[inline]
+    pub fn owns(&self, address: IpAddr) -> bool {
+        let weft0 = match address {
+            IpAddr::V4(address) => self.node_port4 == Some(address),
+            IpAddr::V6(address) => self.node_port6 == Some(address),
+        };
+        weft0 || self.addresses.contains(&address)
+    }
+
+    /// MAC of this node's tunnel endpoint of the family of `outer`.
+    #[inline]
+    pub fn vtep_mac(&self, outer: IpAddr) -> Option<MacAddr> {
+        match outer {
+            IpAddr::V4(_) => self.vtep4_mac,
+            IpAddr::V6(_) => self.vtep6_mac,
+        }
+    }
+}
+
+/// Another node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remote {
+    /// Its tunnel endpoint.
+    pub vtep: IpAddr,
+    /// MAC of its tunnel endpoint: inner destination.
+    pub vtep_mac: MacAddr,
+    /// Prefixes of its pods.
+    pub prefixes: Vec<IpNet>,
+    /// Its InternalIPs: outer sources taken from it, and inner sources of its own stack.
+    pub addresses: Vec<IpAddr>,
+    /// The underlay's way there; absent while there is none or its next hop is not resolved.
+    pub path: Option<OuterPath>,
+    /// Largest inner IP packet, in bytes: path MTU minus [`crate::encap::vxlan::overhead`].
+    pub inner_mtu: u32,
+}
+
+impl Remote {
+    /// Whether this node may be the source of an inner packet from `address`.
+    #[inline]
+    pub fn owns(&self, address: IpAddr) -> bool {
+        self.prefixes.iter().any(|prefix| prefix.contains(&address))
+            || self.addresses.contains(&address)
+    }
+}
+
+/// The underlay's way to another node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OuterPath {
+    /// Port the packets leave by.
+    pub uplink: PortId,
+    /// Outer source, of the family of the remote tunnel endpoint.
+    pub source: IpAddr,
+    /// MAC of the uplink.
+    pub source_mac: MacAddr,
+    /// MAC of the next hop.
+    pub next_hop_mac: MacAddr,
+}

@@ -11,6 +11,7 @@ use netlink_packet_route::link::{
     LinkMessage,
 };
 use nix::errno::Errno;
+use nix::net::if_::if_nametoindex;
 use weft_api::agent::Plan;
 use weft_api::{GATEWAY_MAC, MacAddr, PortName};
 
@@ -23,8 +24,9 @@ const IPV4_DEVCONF_FORWARDING: u16 = 1;
 const IPV4_DEVCONF_RP_FILTER: u16 = 8;
 const IPV4_DEVCONF_ARP_IGNORE: u16 = 19;
 
-/// Creates the pair, its second end inside the pod's namespace from the start, in one request. A
-/// host end left over by an ADD that was killed is replaced.
+/// Creates the pair, its second end inside the pod's namespace from the start, in one request: the
+/// kernel makes both ends or none. A host end left over by an ADD that was killed is replaced, unless
+/// its other end is in this very pod: that may be a live attachment, and only DEL may end it.
 pub(crate) fn create(
     netlink: &mut Netlink,
     netns: &Netns,
@@ -39,13 +41,16 @@ pub(crate) fn create(
     };
     match netlink.batch(request()) {
         Err(Error::Kernel { source, .. }) if is(&source, Errno::EEXIST) => {
-            if !delete(netlink, &plan.port)? {
+            if netns.inside(|| Ok(if_nametoindex(ifname).is_ok()))? {
                 return Err(Error::Environment(format!(
                     "CNI_IFNAME {ifname} exists in the pod already"
                 )));
             }
+            delete(netlink, &plan.port)?;
             netlink.batch(request())?;
         }
+        // A namespace of another kind is refused with a bare EINVAL; entering it says why.
+        Err(error @ Error::Kernel { .. }) => return netns.inside(|| Err(error)),
         other => other?,
     }
     Ok(mac)

@@ -296,6 +296,9 @@ fn a_second_add_of_a_live_attachment_does_not_touch_it() {
     add.ok(&node.conf("1.1.0"));
     node.agent().prepare_error = Some(ApiError::new(ErrorKind::Conflict, "attached already"));
     assert_eq!(add.fails(&node.conf("1.1.0")).0, 102);
+    // An agent that plans it again is stopped by what is in the pod.
+    node.agent().prepare_error = None;
+    assert_eq!(add.fails(&node.conf("1.1.0")).0, 4);
     assert_eq!(node.agent().released(), 0);
     assert_eq!(node.links().len(), 1);
     assert_eq!(pod.links(), ["lo", "eth0"]);

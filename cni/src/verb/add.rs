@@ -68,7 +68,6 @@ struct Add<'a> {
 #[derive(Default)]
 struct Undo {
     delegated: bool,
-    prepared: bool,
     created: bool,
 }
 
@@ -95,12 +94,11 @@ impl Add<'_> {
             delegated: given.ips.iter().map(|ip| ip.address).collect(),
             mtu: pod_conf.mtu,
         })?;
-        self.undo.prepared = true;
         check_plan(&plan, &attachment)?;
+        let host_mac = host_end::create(&mut self.netlink, self.netns, &plan, ifname)?;
+        // Not before: until here the agent forgets the plan when the connection closes, and an
+        // attachment that was live before this call is left alone.
         self.undo.created = true;
-        let created = host_end::create(&mut self.netlink, self.netns, &plan, ifname);
-        // A namespace of another kind is refused there with a bare EINVAL; entering it says why.
-        let host_mac = created.or_else(|error| self.netns.inside(|| Err(error)))?;
         host_end::bring_up(&mut self.netlink, &plan.port)?;
         self.netns.inside(|| pod_end::configure(&plan, ifname))?;
         self.agent.attach(attachment)?;
@@ -163,8 +161,6 @@ impl Add<'_> {
             let deleted = host_end::delete(&mut self.netlink, &attachment.port_name());
             failures.extend(deleted.err());
             failures.extend(self.netns.inside(pod_end::forget).err());
-        }
-        if self.undo.prepared {
             failures.extend(self.agent.release(attachment).err());
         }
         if let Some(delegate) = delegate.filter(|_| self.undo.delegated) {

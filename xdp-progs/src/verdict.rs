@@ -112,6 +112,30 @@ impl Verdict {
         }
     }
 
+    /// What it means, for people.
+    pub fn describe(self) -> &'static str {
+        match self {
+            Self::PodTaken => "Pod: into the socket",
+            Self::PodUnknownPort => "Pod: the interface is in no table of ours",
+            Self::PodNoSocket => "Pod: nobody holds a socket for this queue",
+            Self::UplinkVxlan => "Uplink: VXLAN with our VNI to our address",
+            Self::UplinkTooBig => "Uplink: an ICMP error says that our tunnel's packet was too big",
+            Self::UplinkRouted => "Uplink: to a routed pod prefix",
+            Self::UplinkService => "Uplink: to a service address",
+            Self::PassShort => "Uplink: the frame ends inside a header we must read",
+            Self::PassVlan => "Uplink: carries a VLAN tag",
+            Self::PassNotIp => "Uplink: neither IPv4 nor IPv6",
+            Self::PassBadHeader => "Uplink: version or header length make no sense",
+            Self::PassNotOurs => "Uplink: to an address that is none of ours",
+            Self::PassNode => "Uplink: to the node itself",
+            Self::PassFragment => "Uplink: a fragment to the node itself",
+            Self::PassForeignVni => "Uplink: VXLAN of another network",
+            Self::PassOtherQuote => "Uplink: an ICMP error about somebody else's packet",
+            Self::PassUnknownPort => "Uplink: ours, but the interface is in no table of ours",
+            Self::PassNoSocket => "Uplink: ours, but nobody holds a socket for this queue",
+        }
+    }
+
     /// What the program does with such a packet.
     pub fn action(self) -> Action {
         match self {

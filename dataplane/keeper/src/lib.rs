@@ -1,1 +1,38 @@
 //! Privileged broker of the UMEM, the bound sockets and the XDP links.
+//!
+//! The keeper is the part of a node that stays: it makes the memory, binds AF_XDP sockets to devices,
+//! attaches the XDP programs, and hands the descriptors to whichever dataplane process is there. The
+//! dataplane may be killed at any moment; the next one asks for the same descriptors, finds its
+//! frames in the rings and goes on. So the keeper knows nothing about packets, pods or policy, and
+//! changes almost never.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`protocol`] | the messages of `keeper.sock` |
+//! | [`client`] | the dataplane's blocking side |
+//! | [`server`] | the event loop: connections, sessions, signals |
+//! | [`broker`] | what is asked, done: memory, sockets, programs, pins |
+//! | [`registry`] | which port has which id and slots |
+//! | [`bpffs`] | where links and maps are pinned |
+//! | [`interface`] | devices as the keeper's network namespace sees them |
+//!
+//! ```no_run
+//! use std::{path::Path, time::Duration};
+//! use weft_api::dataplane::PortKind;
+//! use weft_keeper::{client::KeeperClient, protocol::BindRequest};
+//! # fn main() -> Result<(), weft_keeper::client::ClientError> {
+//! let mut keeper = KeeperClient::connect(Path::new("/run/weft/keeper.sock"), Duration::from_secs(5))?;
+//! let port = keeper.bind(&BindRequest::new("weft0p", PortKind::Node))?;
+//! println!("port {} has {} sockets", port.record.id, port.sockets.len());
+//! # Ok(()) }
+//! ```
+
+pub mod bpffs;
+pub mod broker;
+pub mod client;
+mod connection;
+pub mod interface;
+mod passing;
+pub mod protocol;
+pub mod registry;
+pub mod server;

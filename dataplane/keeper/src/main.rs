@@ -1,3 +1,101 @@
 //! Privileged broker of the UMEM, the bound sockets and the XDP links.
 
-fn main() {}
+use std::io::IsTerminal;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::{Parser, ValueEnum};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::SignalFd;
+use tracing_subscriber::EnvFilter;
+use weft_api::paths::{DEFAULT_RUN_DIR, RunDir};
+use weft_keeper::server::{Keeper, Options};
+
+/// Holds what must survive a restart of weft-dataplane.
+///
+/// The keeper makes the frame memory, binds AF_XDP sockets to pod ports and uplinks, attaches the XDP
+/// programs, and hands the descriptors to weft-dataplane over RUN_DIR/keeper.sock. The dataplane may
+/// crash or be upgraded at any time without a packet being lost for good, as long as the keeper runs.
+///
+/// Start it as root inside the node's network namespace, before weft-dataplane. Stopping it (SIGTERM,
+/// SIGINT) detaches every port: pods lose their network until it and the dataplane run again. If it is
+/// killed instead, the programs stay attached and drop what pods send; the node itself stays reachable.
+#[derive(Debug, Parser)]
+#[command(name = "weft-keeper", version, after_help = EXAMPLES)]
+struct Arguments {
+    /// Directory of this node's sockets; one keeper per directory.
+    #[arg(long, value_name = "DIR", env = "WEFT_RUN_DIR", default_value = DEFAULT_RUN_DIR)]
+    run_dir: PathBuf,
+
+    /// Packet frames of 4 KiB each. More bridge longer bursts; every bound queue costs the kernel about
+    /// 115 bytes per frame, so keep it at or below 16384 (64 MiB) on nodes with many pods.
+    #[arg(long, value_name = "COUNT", default_value_t = 12_288,
+          value_parser = clap::value_parser!(u32).range(256..=i64::from(weft_xsk::FRAMES_MAX)))]
+    frames: u32,
+
+    /// Form of the log lines on standard error. Their level: environment variable RUST_LOG.
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  weft-keeper                                  the node of this machine
+  ip netns exec node1 weft-keeper --run-dir /run/weft-node1
+                                               one of several nodes on a machine
+  RUST_LOG=debug weft-keeper --frames 4096     a small node, every request logged
+
+What it holds can be seen in RUN_DIR/bpf/weft (pinned links and maps) and with `weft status`.";
+
+fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    start_log(arguments.log_format);
+    raise_descriptor_limit();
+    let stop = stop_signals()?;
+    let keeper = Keeper::start(&Options {
+        run_dir: RunDir::new(arguments.run_dir),
+        frames: arguments.frames,
+    })?;
+    keeper.run(stop.as_fd())?;
+    Ok(())
+}
+
+fn start_log(format: LogFormat) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => builder.init(),
+        LogFormat::Json => builder.json().init(),
+    }
+}
+
+/// A descriptor per queue and link: the usual 1,024 do not reach for the ports the protocol allows.
+fn raise_descriptor_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "cannot raise the limit of open files");
+    }
+}
+
+/// Turns SIGTERM and SIGINT into a descriptor that becomes readable.
+fn stop_signals() -> anyhow::Result<SignalFd> {
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGTERM);
+    signals.add(Signal::SIGINT);
+    signals.thread_block().context("cannot block signals")?;
+    SignalFd::new(&signals).context("cannot watch for signals")
+}

@@ -1,0 +1,142 @@
+//! Network devices, as the keeper's own network namespace sees them.
+
+use std::io;
+use std::os::fd::AsRawFd;
+
+use nix::net::if_::if_nametoindex;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket,
+};
+use weft_xdp_progs::device;
+
+/// A device and how many receive queues it uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Interface {
+    /// Its index.
+    pub index: u32,
+    /// Receive queues in use; at least 1.
+    pub queues: u32,
+}
+
+impl Interface {
+    /// Looks `ifname` up.
+    ///
+    /// # Errors
+    /// `ENODEV` when there is none.
+    pub fn lookup(ifname: &str) -> io::Result<Self> {
+        let index = if_nametoindex(ifname)?;
+        let queues = match device::receive_queues(ifname)? {
+            Some(queues) => queues,
+            // VLAN and bond devices do not tell by ethtool; what they were made with is what they use.
+            None => queues_made_with(index)?,
+        };
+        Ok(Self {
+            index,
+            queues: queues.max(1),
+        })
+    }
+}
+
+/// True while an interface with this index exists.
+pub fn exists(index: u32) -> bool {
+    nix::net::if_::if_indextoname(index).is_ok()
+}
+
+const NLMSG_HEADER: usize = 16;
+const IFINFO_MESSAGE: usize = 16;
+const ATTRIBUTE_HEADER: usize = 4;
+/// Longest answer about one device: its attributes with statistics take about 2 KiB.
+const ANSWER_BYTES_MAX: usize = 32 << 10;
+
+/// `IFLA_NUM_RX_QUEUES` of a device (RTM_GETLINK, rtnetlink(7)).
+fn queues_made_with(index: u32) -> io::Result<u32> {
+    let netlink = socket(
+        AddressFamily::Netlink,
+        SockType::Raw,
+        SockFlag::SOCK_CLOEXEC,
+        SockProtocol::NetlinkRoute,
+    )?;
+    send(netlink.as_raw_fd(), &get_link(index), MsgFlags::empty())?;
+    let mut answer = vec![0; ANSWER_BYTES_MAX];
+    let len = recv(netlink.as_raw_fd(), &mut answer, MsgFlags::empty())?;
+    receive_queues_in(&answer[..len])
+}
+
+fn get_link(index: u32) -> [u8; NLMSG_HEADER + IFINFO_MESSAGE] {
+    let mut request = [0; NLMSG_HEADER + IFINFO_MESSAGE];
+    request[0..4].copy_from_slice(&((NLMSG_HEADER + IFINFO_MESSAGE) as u32).to_ne_bytes());
+    request[4..6].copy_from_slice(&libc::RTM_GETLINK.to_ne_bytes());
+    request[6..8].copy_from_slice(&(libc::NLM_F_REQUEST as u16).to_ne_bytes());
+    request[20..24].copy_from_slice(&index.to_ne_bytes());
+    request
+}
+
+fn receive_queues_in(answer: &[u8]) -> io::Result<u32> {
+    let malformed = || io::Error::new(io::ErrorKind::InvalidData, "malformed rtnetlink answer");
+    let kind = u16_at(answer, 4).ok_or_else(malformed)?;
+    if i32::from(kind) == libc::NLMSG_ERROR {
+        let errno = u32_at(answer, NLMSG_HEADER).ok_or_else(malformed)?;
+        return Err(io::Error::from_raw_os_error(
+            errno.cast_signed().wrapping_neg(),
+        ));
+    }
+    let mut rest = answer
+        .get(NLMSG_HEADER + IFINFO_MESSAGE..)
+        .ok_or_else(malformed)?;
+    while let (Some(len), Some(attribute)) = (u16_at(rest, 0), u16_at(rest, 2)) {
+        let len = usize::from(len);
+        if len < ATTRIBUTE_HEADER || len > rest.len() {
+            return Err(malformed());
+        }
+        if attribute == libc::IFLA_NUM_RX_QUEUES {
+            return u32_at(rest, ATTRIBUTE_HEADER).ok_or_else(malformed);
+        }
+        // Attributes start at multiples of four bytes.
+        rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
+    }
+    Ok(1)
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_has_one_queue_and_no_ethtool_channels() {
+        let lo = Interface::lookup("lo").unwrap();
+        assert_eq!(lo.queues, 1);
+        assert!(exists(lo.index));
+        assert_eq!(queues_made_with(lo.index).unwrap(), 1);
+    }
+
+    #[test]
+    fn an_absent_interface_is_enodev() {
+        for ifname in ["weft-nothere", "", "a-name-that-is-far-too-long"] {
+            let error = Interface::lookup(ifname).unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::ENODEV), "{ifname:?}");
+        }
+        assert_eq!(
+            queues_made_with(0x7fff_fff0).unwrap_err().raw_os_error(),
+            Some(libc::ENODEV)
+        );
+        assert!(!exists(0x7fff_fff0));
+    }
+
+    #[test]
+    fn cut_off_answers_are_errors() {
+        for len in 0..NLMSG_HEADER + IFINFO_MESSAGE {
+            assert!(receive_queues_in(&vec![0; len]).is_err(), "{len}");
+        }
+        let mut lying = vec![0; NLMSG_HEADER + IFINFO_MESSAGE];
+        lying.extend([200, 0, 31, 0]);
+        assert!(receive_queues_in(&lying).is_err());
+    }
+}

@@ -19,6 +19,9 @@ use crate::state::{Agent, Underlay};
 /// of them nft's.
 const REPAIR: Duration = Duration::from_secs(30);
 
+/// Problems of the underlay told to people: enough to see a pattern when a whole site is gone.
+const PROBLEMS_MAX: usize = 20;
+
 /// Runs until the agent ends. What was set up stays.
 ///
 /// # Errors
@@ -81,7 +84,13 @@ fn tell(agent: &Agent, view: View) -> View {
         paths: view.paths.clone(),
         link_mtu: view.link_mtu,
     });
-    agent.set_problems("underlay", view.problems.clone());
+    let mut problems = view.problems.clone();
+    let more = problems.len().saturating_sub(PROBLEMS_MAX);
+    if more > 0 {
+        problems.truncate(PROBLEMS_MAX);
+        problems.push(format!("{more} more of the kind"));
+    }
+    agent.set_problems("underlay", problems);
     view
 }
 

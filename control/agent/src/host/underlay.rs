@@ -219,11 +219,12 @@ impl Underlay {
         self.keep_neighbours(&entries).await;
         let mut view = self.base.clone();
         for (vtep, way) in &self.ways {
-            match self.path(*vtep, way, &entries, &mut view.problems) {
+            match self.path(*vtep, way, &entries) {
                 Ok(path) => view.paths.push(path),
                 Err(problem) => view.problems.push(problem),
             }
         }
+        view.problems.extend(self.silent_hops(&entries));
         Ok(view)
     }
 
@@ -281,34 +282,50 @@ impl Underlay {
         }
     }
 
+    /// Next hops that do not answer, each once however many nodes are behind it.
+    fn silent_hops(&self, entries: &HashMap<Hop, Entry>) -> Vec<String> {
+        let mut behind: BTreeMap<Hop, Vec<IpAddr>> = BTreeMap::new();
+        for (vtep, way) in &self.ways {
+            if let Ok(way) = way
+                && entries.get(&way.hop).is_some_and(|entry| entry.failed)
+            {
+                behind.entry(way.hop).or_default().push(*vtep);
+            }
+        }
+        let sentence = |(hop, vteps): (Hop, Vec<IpAddr>)| {
+            let link = self.links.get(&hop.index)?;
+            let more = match vteps.len() {
+                1 => String::new(),
+                count => format!(" and {} more", count - 1),
+            };
+            Some(format!(
+                "the next hop {} does not answer on {}; behind it: node address {}{more}",
+                hop.address, link.name, vteps[0]
+            ))
+        };
+        behind.into_iter().filter_map(sentence).collect()
+    }
+
     fn path(
         &self,
         vtep: IpAddr,
         way: &Result<Way, String>,
         entries: &HashMap<Hop, Entry>,
-        problems: &mut Vec<String>,
     ) -> Result<UnderlayPath, String> {
         let way = way.as_ref().map_err(Clone::clone)?;
         let link = self.links.get(&way.hop.index);
         let Some((link, source_mac)) = link.and_then(|link| Some((link, link.mac?))) else {
             return Err(format!(
-                "the route to node address {vtep} leaves by an interface that is weft's own or has no \
-                 Ethernet address"
+                "the route to node address {vtep} leaves by an interface that is weft's own or has \
+                 no Ethernet address"
             ));
         };
-        let entry = entries.get(&way.hop);
-        if entry.is_some_and(|entry| entry.failed) {
-            problems.push(format!(
-                "the next hop {} towards node address {vtep} does not answer on {}",
-                way.hop.address, link.name
-            ));
-        }
         Ok(UnderlayPath {
             vtep,
             ifname: link.name.clone(),
             source: way.source,
             source_mac,
-            next_hop_mac: entry.and_then(|entry| entry.mac),
+            next_hop_mac: entries.get(&way.hop).and_then(|entry| entry.mac),
             mtu: way.mtu.map_or(link.mtu, |mtu| mtu.min(link.mtu)),
         })
     }

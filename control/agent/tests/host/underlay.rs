@@ -272,16 +272,18 @@ fn a_path_mtu_the_kernel_learned_counts() {
 fn silent_next_hops_and_own_addresses_are_named() {
     let _far = wire();
     set("ipv4/neigh/u0/retrans_time_ms", "100");
+    run("ip route add 203.0.113.0/24 via 192.0.2.77");
     run_local(async {
-        let vteps = ["192.0.2.77", "192.0.2.1"];
+        let vteps = ["192.0.2.1", "203.0.113.5", "203.0.113.6"];
         let mut followed = Followed::new(&["192.0.2.1"], &vteps);
-        let named = |view: &View, what: &str| view.problems.iter().any(|p| p.contains(what));
-        let all = |view: &View| {
-            named(
-                view,
-                "the next hop 192.0.2.77 towards node address 192.0.2.77 does not answer on u0",
-            ) && named(view, "192.0.2.1 of another node is this node's own")
-        };
-        followed.until("both problems", all).await;
+        let expected = [
+            "node address 192.0.2.1 of another node is this node's own",
+            "the next hop 192.0.2.77 does not answer on u0; behind it: node address 203.0.113.5 \
+             and 1 more",
+        ];
+        let view = followed
+            .until("problems", |view| view.problems == expected)
+            .await;
+        assert_eq!(view.paths.len(), 2);
     });
 }

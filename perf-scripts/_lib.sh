@@ -254,8 +254,8 @@ cni() {
 
 # manifest FILE < YAML: into the desired state, by rename, as the agent's watch expects.
 manifest() {
-  cat >"$W/manifest.$BASHPID"
-  mv "$W/manifest.$BASHPID" "$MANIFESTS/$1"
+  cat >"$W/new-$1"
+  mv "$W/new-$1" "$MANIFESTS/$1"
 }
 
 pod_manifest() { # NODE NS/NAME

@@ -35,4 +35,4 @@ for file in port all; do
   expect "commented frames in $file" "$(count $file 'frame.comment')" -ge 30
 done
 tshark -r "$LOGS/all.pcapng" -Y frame.comment -T fields -e frame.comment 2>/dev/null | sort | uniq -c
-expect 'spoofed frames that say so' "$(count all 'frame.comment contains "spoof" and ip.src == 203.0.113.0/24')" -eq 20
+expect 'spoofed frames that say so' "$(count all 'frame.comment contains "source-address" and ip.src == 203.0.113.0/24')" -eq 20

@@ -4,8 +4,6 @@
 . "$(dirname "$0")/../_lib.sh"
 . "$WEFT_ROOT/perf-scripts/topo/two-nodes.sh"
 
-COUNT=10000
-
 two_nodes
 pod node1 shop/web
 pod node1 shop/client
@@ -22,15 +20,15 @@ wait_quiet() { # the pod's own neighbour discovery and multicast reports are ove
 
 reasons() { status node1 | jq -c '[.drops[] | select(.count > 0) | {(.name): .count}] | add // {}'; }
 
-storm() { # KIND TO
-  local before result dropped kernel sent
+storm() { # KIND TO [COUNT RATE]
+  local before dropped kernel sent
   wait_quiet
   before=$(reasons)
   dropped=$(port_counter node1 storm drops)
   kernel=$(port_counter node1 storm rx_kernel_drops)
   probe client "$(at "$(ip4 web)" 7)" 1000 4 >"$LOGS/probe.json" &
   local probe=$!
-  sent=$(in_ns storm weft-bench flood "$1" --count $COUNT --rate 4000 --to "$2")
+  sent=$(in_ns storm weft-bench flood "$1" --count "${3:-10000}" --rate "${4:-4000}" --to "$2")
   wait "$probe"
   clean_probe "during $1" "$(cat "$LOGS/probe.json")"
   sleep 0.3
@@ -47,7 +45,7 @@ storm random "$(ip4 web)"
 storm runt "$(ip4 web)"
 for to in "$(ip4 web)" "$(ip6 web)"; do
   storm spoofed-source "$to"
-  storm fragments-overlap "$to"
+  storm fragments-overlap "$to" 200 100 # a pod may have 64 unfinished datagrams a second
 done
 storm vxlan-from-pod 192.0.2.2
 storm vxlan-from-pod 2001:db8::2

@@ -294,7 +294,7 @@ mod tests {
                 LayoutError::Section(SectionKind::Owners),
             ),
             (
-                |h| h.sections[1].offset = u64::MAX & !4095,
+                |h| h.sections[1].offset = !4095,
                 LayoutError::Section(SectionKind::Chunks),
             ),
             (

@@ -11,8 +11,10 @@
 //! * lent by a port that has no socket any more: free.
 //!
 //! One thing more: descriptors the dead process had read, their owner words already changed, but not released. They
-//! are the first ones of a ring, and are skipped, or they would be read again once their frames are lent anew.
+//! are the first ones of a ring, and are skipped, or they would be read again once their frames are lent anew. Where they
+//! end in the middle of a packet, the rest of it is skipped too.
 
+use crate::fault;
 use crate::frame::FrameId;
 use crate::owner::{Owner, ahead};
 use crate::pool::FramePool;
@@ -44,7 +46,7 @@ pub struct RecoveryReport {
     pub in_tx: u32,
     /// Sent, not yet completed or the completion not yet read.
     pub pending: u32,
-    /// Descriptors the dead process had read but not released; skipped.
+    /// Descriptors the dead process had read but not released, and tails of packets half read; skipped.
     pub stale: u32,
 }
 
@@ -92,6 +94,7 @@ pub fn recover<'a>(
             Place::Completion => report.pending += 1,
             Place::Nowhere => {
                 owners.set(id, Owner::Worker);
+                fault::point();
                 pool.put(id);
                 report.freed += 1;
             }
@@ -171,24 +174,35 @@ fn progress<T: Copy + zerocopy::FromBytes>(
 /// Releases the descriptors at the head of both consumer rings whose frames are not lent by this port any more.
 fn skip_stale(umem: &Umem, port: u16, rings: &mut Inherited<'_>) -> u32 {
     let owners = umem.owners();
-    let owner = |address| umem.id_of(address).map(|id| owners.get(id));
+    let lent = |address| {
+        umem.id_of(address)
+            .filter(|id| owners.get(*id).port() == Some(port))
+    };
     let mut skipped = 0;
     let mut pass = rings.rx.pass();
     for _ in 0..pass.available() {
         let descriptor = pass.peek(0);
-        if matches!(owner(descriptor.address), Some(Owner::Fill { port: lender, .. }) if lender == port)
-        {
-            break;
+        match lent(descriptor.address) {
+            Some(id) if matches!(owners.get(id), Owner::Fill { .. }) => {
+                if !*rings.discarding {
+                    break;
+                }
+                // Killed in the middle of a packet: this is its tail, not a packet. Taken here, because who comes
+                // after this process would not know.
+                owners.set(id, Owner::Worker);
+                fault::point();
+            }
+            _ => {}
         }
         pass.next();
-        // Killed in the middle of a packet: what follows is its tail, not a packet.
         *rings.discarding = descriptor.continues();
         skipped += 1;
     }
     drop(pass);
     let mut pass = rings.completion.pass();
     for _ in 0..pass.available() {
-        if matches!(owner(pass.peek(0)), Some(Owner::Tx { port: lender, .. }) if lender == port) {
+        let sent = lent(pass.peek(0)).is_some_and(|id| matches!(owners.get(id), Owner::Tx { .. }));
+        if sent {
             break;
         }
         pass.next();
@@ -196,3 +210,6 @@ fn skip_stale(umem: &Umem, port: u16, rings: &mut Inherited<'_>) -> u32 {
     }
     skipped
 }
+
+#[cfg(test)]
+mod tests;

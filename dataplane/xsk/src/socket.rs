@@ -771,3 +771,6 @@ impl Taker<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

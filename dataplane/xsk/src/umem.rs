@@ -169,10 +169,6 @@ impl Umem {
     /// # Panics
     /// When `frame` is of another memory.
     #[inline]
-    #[expect(
-        clippy::mut_from_ref,
-        reason = "exclusive by the frame's token, which is borrowed mutably"
-    )]
     pub fn bytes_mut<'a>(&'a self, frame: &'a mut Frame) -> &'a mut [u8] {
         let start = self.byte_at(frame.id(), frame.offset());
         // SAFETY: as in `bytes`; the token is borrowed mutably, so this is the only slice of the chunk.
@@ -181,10 +177,6 @@ impl Umem {
 
     /// The `N` bytes in front of the packet's bytes in `frame`: where the kernel looks for TX metadata.
     #[inline]
-    #[expect(
-        clippy::mut_from_ref,
-        reason = "exclusive by the frame's token, which is borrowed mutably"
-    )]
     pub(crate) fn front_mut<'a, const N: usize>(&'a self, frame: &'a mut Frame) -> &'a mut [u8; N] {
         assert!(frame.offset() >= N, "metadata starts inside its chunk");
         let start = self.byte_at(frame.id(), frame.offset() - N);
@@ -274,7 +266,7 @@ impl Umem {
         unsafe {
             start
                 .as_ptr()
-                .copy_from_nonoverlapping(bytes.as_ptr(), bytes.len())
+                .copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
         };
     }
 
@@ -322,7 +314,7 @@ fn write_header(memory: &Memory, header: &Header) {
         memory
             .at::<u8>(0, bytes.len())
             .as_ptr()
-            .copy_from_nonoverlapping(bytes.as_ptr(), bytes.len())
+            .copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
     };
 }
 

@@ -27,17 +27,19 @@ struct {
 	__type(value, struct weft_port);
 } ports SEC(".maps");
 
-// Packets by verdict.
+// Packets by verdict (enum weft_verdict; an array's BTF must say integer).
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, WEFT_VERDICTS);
-	__type(key, enum weft_verdict);
+	__type(key, __u32);
 	__type(value, __u64);
 } verdicts SEC(".maps");
 
-static __always_inline void count(enum weft_verdict verdict)
+// Never inlined, so that the object's BTF knows the enum by this signature.
+static __attribute__((noinline)) void count(enum weft_verdict verdict)
 {
-	__u64 *packets = bpf_map_lookup_elem(&verdicts, &verdict);
+	__u32 index = verdict;
+	__u64 *packets = bpf_map_lookup_elem(&verdicts, &index);
 
 	if (packets)
 		*packets += 1;

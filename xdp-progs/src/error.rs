@@ -45,6 +45,14 @@ pub enum Error {
         /// EBUSY: another XDP program is there. EOPNOTSUPP: no such mode.
         source: io::Error,
     },
+    /// A program could not be detached.
+    #[error("cannot detach the program of {what}: {source}")]
+    Detach {
+        /// The interface or the pinned link.
+        what: String,
+        /// Why.
+        source: io::Error,
+    },
     /// A link or map could not be pinned.
     #[error("cannot pin {path}: {source}")]
     Pin {

@@ -101,6 +101,39 @@ impl XdpLink {
         self.mode
     }
 
+    /// Detaches now. (Closing the last descriptor of a link that was pinned detaches only after an RCU
+    /// grace period, because the file's reference is dropped then.)
+    ///
+    /// # Errors
+    /// When the kernel refuses; a device that is gone is success.
+    pub fn detach(self) -> Result<(), Error> {
+        let ifindex = self.ifindex;
+        detach(self.fd.as_fd()).map_err(|source| Error::Detach {
+            what: format!("interface {ifindex}"),
+            source,
+        })
+    }
+
+    /// Detaches the link somebody pinned at `path`, now. The file stays.
+    ///
+    /// # Errors
+    /// When there is no link at `path`, or the kernel refuses.
+    pub fn detach_pinned(path: &Path) -> Result<(), Error> {
+        let error = |source| Error::Detach {
+            what: path.display().to_string(),
+            source,
+        };
+        let name = c_path(path).map_err(error)?;
+        // SAFETY: `name` is NUL-terminated and lives through the call.
+        let result = unsafe { libbpf_sys::bpf_obj_get(name.as_ptr()) };
+        if result < 0 {
+            return Err(error(io::Error::from_raw_os_error(-result)));
+        }
+        // SAFETY: libbpf returned a descriptor it made for this call; nobody else owns it.
+        let fd = unsafe { OwnedFd::from_raw_fd(result) };
+        detach(fd.as_fd()).map_err(error)
+    }
+
     /// Keeps the program attached beyond this process: until the file at `path`, on a bpffs, is
     /// removed and the link dropped.
     ///
@@ -117,11 +150,25 @@ pub(crate) fn pin(fd: BorrowedFd<'_>, path: &Path) -> Result<(), Error> {
         path: path.to_owned(),
         source,
     };
-    let name = CString::new(path.as_os_str().as_bytes()).map_err(|e| error(e.into()))?;
+    let name = c_path(path).map_err(error)?;
     // SAFETY: `name` is NUL-terminated and lives through the call; the descriptor is borrowed.
     let result = unsafe { libbpf_sys::bpf_obj_pin(fd.as_raw_fd(), name.as_ptr()) };
     if result < 0 {
         return Err(error(io::Error::from_raw_os_error(-result)));
     }
     Ok(())
+}
+
+fn c_path(path: &Path) -> io::Result<CString> {
+    Ok(CString::new(path.as_os_str().as_bytes())?)
+}
+
+/// Success when the device took the link along with it.
+fn detach(link: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: no pointers are passed; the descriptor is borrowed.
+    let result = unsafe { libbpf_sys::bpf_link_detach(link.as_raw_fd()) };
+    match -result {
+        0 | libc::ENOLINK | libc::ENODEV => Ok(()),
+        errno => Err(io::Error::from_raw_os_error(errno)),
+    }
 }

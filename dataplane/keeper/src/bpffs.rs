@@ -9,9 +9,13 @@ use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+use weft_xdp_progs::XdpLink;
 
 /// Our directory inside the bpffs. (Names there must not contain a dot.)
 const DIRECTORY: &str = "weft";
+
+/// Names of pinned links begin with this, and the port's id follows.
+const LINK_PREFIX: &str = "port_";
 
 /// A mounted bpffs with our directory in it.
 #[derive(Debug)]
@@ -54,7 +58,7 @@ impl Bpffs {
 
     /// Where the link of a port is pinned.
     pub fn link(&self, port: u16) -> PathBuf {
-        self.directory().join(format!("port_{port}"))
+        self.directory().join(format!("{LINK_PREFIX}{port}"))
     }
 
     /// Removes the pin at `path`; none there is success.
@@ -85,10 +89,23 @@ impl Bpffs {
             entries => entries?,
         };
         for entry in entries {
-            Self::unpin(&entry?.path())?;
+            let path = entry?.path();
+            if is_link(&path) {
+                // At once, because the interface may be bound next. One that cannot be detached
+                // goes with its file.
+                if let Err(error) = XdpLink::detach_pinned(&path) {
+                    tracing::warn!(%error, "an earlier keeper's program");
+                }
+            }
+            Self::unpin(&path)?;
         }
         absent_is_fine(fs::remove_dir(&directory))
     }
+}
+
+fn is_link(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str());
+    name.is_some_and(|name| name.starts_with(LINK_PREFIX))
 }
 
 fn absent_is_fine(result: io::Result<()>) -> io::Result<()> {

@@ -207,7 +207,9 @@ impl Broker {
     pub fn unbind(&mut self, id: u16) -> Option<PortRecord> {
         let (slots, port) = self.ports.remove(id)?;
         self.remove_pin(id);
-        drop(port.link);
+        if let Err(error) = port.link.detach() {
+            tracing::warn!(%error, port = id, "the program goes with the last descriptor");
+        }
         self.uninstall(slots, port.record.ifindex);
         Some(port.record)
     }

@@ -37,9 +37,9 @@ impl Interface {
     }
 }
 
-/// True while an interface with this index exists.
+/// True while an interface with this index exists. (nix's `if_indextoname` does not notice a failure.)
 pub fn exists(index: u32) -> bool {
-    nix::net::if_::if_indextoname(index).is_ok()
+    !matches!(queues_made_with(index), Err(error) if error.raw_os_error() == Some(libc::ENODEV))
 }
 
 const NLMSG_HEADER: usize = 16;

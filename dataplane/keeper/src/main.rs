@@ -3,6 +3,7 @@
 use std::io::IsTerminal;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, ValueEnum};
@@ -57,16 +58,23 @@ Examples:
 
 What it holds can be seen in RUN_DIR/bpf/weft (pinned links and maps) and with `weft status`.";
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
     let arguments = Arguments::parse();
     start_log(arguments.log_format);
+    match keep(arguments.run_dir, arguments.frames) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn keep(run_dir: PathBuf, frames: u32) -> anyhow::Result<()> {
     raise_descriptor_limit();
     let stop = stop_signals()?;
-    let keeper = Keeper::start(&Options {
-        run_dir: RunDir::new(arguments.run_dir),
-        frames: arguments.frames,
-    })?;
-    keeper.run(stop.as_fd())?;
+    let run_dir = RunDir::new(run_dir);
+    Keeper::start(&Options { run_dir, frames })?.run(stop.as_fd())?;
     Ok(())
 }
 

@@ -50,49 +50,61 @@ impl Layers {
     #[inline]
     pub fn parse(frame: &[u8], frame_len: usize) -> Result<Self, ParseError> {
         let (ethernet, offset) = EthernetHeader::parse(frame)?;
-        let (tags, ether_type, l3) = VlanTags::walk(frame, ethernet.ether_type(), offset)?;
-        let packet = &frame[l3..];
-        let available = frame_len - frame_len.min(l3);
-        let mut layers = Self {
-            network: Network::Other(ether_type),
+        let ether_type = ethernet.ether_type();
+        if ether_type.is_vlan() {
+            let (tags, ether_type, l3) = VlanTags::walk(frame, ether_type, offset)?;
+            Self::parse_network(frame, frame_len, (tags, ether_type, l3))
+        } else {
+            Self::parse_network(frame, frame_len, (VlanTags::default(), ether_type, offset))
+        }
+    }
+
+    #[inline(always)]
+    fn parse_network(
+        frame: &[u8],
+        frame_len: usize,
+        (tags, ether_type, l3): (VlanTags, EtherType, usize),
+    ) -> Result<Self, ParseError> {
+        let packet = frame.get(l3..).unwrap_or_default();
+        let available = frame_len.saturating_sub(l3);
+        let (network, l4, len, protocol, fragment) = match ether_type {
+            EtherType::IPV4 => {
+                let (header, offset) = Ipv4Header::parse(packet)?;
+                header.check_total_len(available)?;
+                let len = usize::from(header.total_len());
+                (
+                    Network::V4,
+                    offset,
+                    len,
+                    header.protocol(),
+                    header.fragment(),
+                )
+            }
+            EtherType::IPV6 => {
+                let (header, chain) = Ipv6Chain::walk(packet)?;
+                header.check_total_len(available)?;
+                let fragment = chain.fragment.map(|(fragment, _)| fragment);
+                let offset = usize::from(chain.offset);
+                (
+                    Network::V6,
+                    offset,
+                    header.total_len(),
+                    chain.protocol,
+                    fragment,
+                )
+            }
+            EtherType::ARP => (Network::Arp, 0, available, Protocol::NO_NEXT, None),
+            other => (Network::Other(other), 0, available, Protocol::NO_NEXT, None),
+        };
+        Ok(Self {
+            network,
             tags,
             l3: l3 as u16,
-            l4: l3 as u16,
-            end: frame_len as u32,
-            protocol: Protocol::NO_NEXT,
-            fragment: None,
-        };
-        match ether_type {
-            EtherType::IPV4 => layers.parse_v4(packet, available)?,
-            EtherType::IPV6 => layers.parse_v6(packet, available)?,
-            EtherType::ARP => layers.network = Network::Arp,
-            _ => {}
-        }
-        Ok(layers)
-    }
-
-    #[inline(always)]
-    fn parse_v4(&mut self, packet: &[u8], available: usize) -> Result<(), ParseError> {
-        let (header, len) = Ipv4Header::parse(packet)?;
-        header.check_total_len(available)?;
-        self.network = Network::V4;
-        self.l4 += len as u16;
-        self.end = u32::from(self.l3) + u32::from(header.total_len());
-        self.protocol = header.protocol();
-        self.fragment = header.fragment();
-        Ok(())
-    }
-
-    #[inline(always)]
-    fn parse_v6(&mut self, packet: &[u8], available: usize) -> Result<(), ParseError> {
-        let (header, chain) = Ipv6Chain::walk(packet)?;
-        header.check_total_len(available)?;
-        self.network = Network::V6;
-        self.l4 += chain.offset;
-        self.end = u32::from(self.l3) + header.total_len() as u32;
-        self.protocol = chain.protocol;
-        self.fragment = chain.fragment.map(|(fragment, _)| fragment);
-        Ok(())
+            l4: (l3 + l4) as u16,
+            end: (l3 + len) as u32,
+            protocol,
+            fragment,
+        })
     }
 
     /// Whether the upper header is in this packet.

@@ -1,0 +1,388 @@
+//! What the control socket changes: ports, tables, steering. One lock around it all; workers never
+//! take it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::Context;
+use crossbeam::channel::Receiver;
+use weft_api::PortName;
+use weft_api::dataplane::{Hello, PortAttached, PortKind, PortSpec};
+use weft_api::envelope::{ApiError, ErrorKind};
+use weft_api::object::{Key, LocalNode, Object};
+use weft_engine::{PmtuReport, PortId};
+use weft_keeper::client::{ClientError, KeeperClient, Port};
+use weft_keeper::protocol::{BindRequest, Steering};
+use weft_snapshot::{Publisher, SharedCounters};
+use weft_xsk::{Socket, Umem};
+
+use crate::compile::{self, Compiler};
+use crate::config::Tuning;
+use crate::objects::{Effect, ObjectStore};
+use crate::ports::{AttachedPort, Ports, QUEUES_MAX, slot};
+use crate::queue::{QUEUE_COUNTERS, Queue};
+use crate::snapshot::{Home, Snapshot};
+use crate::workers::{Unresponsive, Workers};
+
+/// The control side of the dataplane.
+pub struct Control {
+    /// The broker; the session ends with this process.
+    pub keeper: KeeperClient,
+    /// The frames.
+    pub umem: Arc<Umem>,
+    /// The workers.
+    pub workers: Workers,
+    /// Attached ports.
+    pub ports: Ports,
+    /// Table objects.
+    pub objects: ObjectStore,
+    /// Makes the tables.
+    pub compiler: Compiler,
+    /// What ICMP said about our tunnels.
+    pub reports: Receiver<PmtuReport>,
+    /// Where snapshots go.
+    pub publisher: Publisher<Snapshot>,
+    /// Where the objects are kept for the next start.
+    pub tables_path: PathBuf,
+    /// Tuning values.
+    pub tuning: Tuning,
+    /// Start of this process.
+    pub started: Instant,
+    /// What the keeper steers now.
+    pub steering: Steering,
+}
+
+/// A mapped socket and where its worker shows its counters.
+pub type MappedQueue = (Socket, Arc<SharedCounters>);
+
+fn keeper_failed(error: &ClientError) -> ApiError {
+    match error {
+        ClientError::Refused(refused) => refused.clone(),
+        other => ApiError::new(ErrorKind::Failed, format!("weft-keeper: {other}")),
+    }
+}
+
+impl From<Unresponsive> for ApiError {
+    fn from(error: Unresponsive) -> Self {
+        Self::new(ErrorKind::Failed, error.to_string())
+    }
+}
+
+impl Control {
+    /// Who is there.
+    pub fn hello(&self) -> Hello {
+        Hello {
+            version: weft_api::PROTOCOL_VERSION,
+            generation: self.objects.generation(),
+            committed: self.objects.committed(),
+        }
+    }
+
+    /// Adds or replaces objects.
+    ///
+    /// # Errors
+    /// See [`ObjectStore::upsert`]; BadRequest for an object that contradicts itself.
+    pub fn upsert(&mut self, generation: u64, objects: Vec<Object>) -> Result<(), ApiError> {
+        for object in &objects {
+            compile::check(object)?;
+        }
+        let effect = self.objects.upsert(generation, objects)?;
+        self.apply(effect)
+    }
+
+    /// Removes objects.
+    ///
+    /// # Errors
+    /// See [`ObjectStore::delete`].
+    pub fn delete(&mut self, generation: u64, keys: &[Key]) -> Result<(), ApiError> {
+        let effect = self.objects.delete(generation, keys)?;
+        self.apply(effect)
+    }
+
+    /// Ends a full sync.
+    ///
+    /// # Errors
+    /// See [`ObjectStore::commit`].
+    pub fn commit(&mut self, generation: u64) -> Result<(), ApiError> {
+        let effect = self.objects.commit(generation)?;
+        self.apply(effect)
+    }
+
+    fn apply(&mut self, effect: Effect) -> Result<(), ApiError> {
+        if effect == Effect::None {
+            return Ok(());
+        }
+        self.publish();
+        self.steer()?;
+        if let Err(error) = self.objects.save(&self.tables_path) {
+            tracing::warn!(path = %self.tables_path.display(), %error, "cannot keep the tables for the next start");
+        }
+        Ok(())
+    }
+
+    /// Builds the tables from what is known now and hands them to the workers.
+    pub fn publish(&mut self) {
+        let tables = self.compiler.tables(self.objects.objects(), &self.ports);
+        let snapshot = Snapshot::new(tables, &self.ports.homes(), self.workers.len() as u16);
+        self.publisher.publish(snapshot);
+        self.workers.ring_all();
+    }
+
+    /// Tells the keeper what the uplinks take.
+    ///
+    /// # Errors
+    /// What the keeper says.
+    pub fn steer(&mut self) -> Result<(), ApiError> {
+        let node = self.objects.objects().find_map(|object| match object {
+            Object::LocalNode(node) => Some(node),
+            _ => None,
+        });
+        let wanted = node.map(steering).unwrap_or_default();
+        if wanted != self.steering {
+            self.keeper
+                .steer(&wanted)
+                .map_err(|error| keeper_failed(&error))?;
+            self.steering = wanted;
+        }
+        Ok(())
+    }
+
+    /// Attaches a port; the same port with the same properties is success.
+    ///
+    /// # Errors
+    /// NotFound without the interface, Conflict when something else is attached to it, Exhausted
+    /// without a free port id, Failed with what the kernel said.
+    pub fn attach(&mut self, spec: PortSpec) -> Result<PortAttached, ApiError> {
+        if spec.kind == PortKind::Uplink {
+            let message = "uplinks are named by --underlay when weft-dataplane starts";
+            return Err(ApiError::new(ErrorKind::BadRequest, message));
+        }
+        let ifindex = nix::net::if_::if_nametoindex(spec.name.0.as_str()).map_err(|_| {
+            ApiError::new(
+                ErrorKind::NotFound,
+                format!("no interface {} in the node's namespace", spec.name),
+            )
+        })?;
+        if let Some(present) = self.ports.named(&spec.name) {
+            let id = present.record.id;
+            if present.record.ifindex == ifindex {
+                return self.reconfigure(id, spec);
+            }
+            self.detach(&spec.name)?;
+        }
+        self.bind(spec, false)
+    }
+
+    fn reconfigure(&mut self, id: u16, spec: PortSpec) -> Result<PortAttached, ApiError> {
+        let changed = self.ports.get_mut(id).is_some_and(|port| port.spec != spec);
+        if changed {
+            self.keeper
+                .configure(id, &encode(&spec)?)
+                .map_err(|error| keeper_failed(&error))?;
+            if let Some(port) = self.ports.get_mut(id) {
+                port.spec = spec;
+            }
+            self.publish();
+        }
+        let mode = self
+            .ports
+            .get_mut(id)
+            .map(|port| port.status().mode)
+            .unwrap_or_default();
+        Ok(PortAttached { id, mode })
+    }
+
+    /// Binds a port through the keeper and starts serving it.
+    ///
+    /// # Errors
+    /// What the keeper refused; nothing stays then.
+    pub fn bind(&mut self, spec: PortSpec, zero_copy: bool) -> Result<PortAttached, ApiError> {
+        let mut request = BindRequest::new(&spec.name.0, spec.kind);
+        request.config = encode(&spec)?;
+        request.zero_copy = zero_copy;
+        if spec.kind != PortKind::Uplink {
+            request.queues = Some(1);
+        }
+        let port = self
+            .keeper
+            .bind(&request)
+            .map_err(|error| keeper_failed(&error))?;
+        let id = port.record.id;
+        match map(port, spec, self.workers.len()) {
+            Ok((port, queues)) => {
+                self.ports.insert(port);
+                self.publish();
+                self.serve(id, queues)
+            }
+            Err(error) => {
+                let _ = self.keeper.unbind(id);
+                Err(error)
+            }
+        }
+    }
+
+    /// Gives the queues of port `id` to the workers. The tables published before know the port, so
+    /// that its first packet finds it.
+    ///
+    /// # Errors
+    /// Failed when a worker does not answer.
+    pub fn serve(&mut self, id: u16, queues: Vec<MappedQueue>) -> Result<PortAttached, ApiError> {
+        let lend = self.tuning.lend_idle;
+        let Some(port) = self.ports.get_mut(id) else {
+            return Err(ApiError::new(
+                ErrorKind::Failed,
+                format!("port {id} vanished while it was attached"),
+            ));
+        };
+        let mode = port.status().mode;
+        let kind = compile::kind(port.spec.kind);
+        for ((socket, counters), home) in queues.into_iter().zip(&port.homes) {
+            let queue = Queue::new(home.port, kind, socket, lend, counters);
+            self.workers
+                .attach(home.worker, home.slot, Box::new(queue))?;
+        }
+        Ok(PortAttached { id, mode })
+    }
+
+    /// Detaches a port and takes its frames back; an unknown port is success.
+    ///
+    /// # Errors
+    /// Failed when the keeper or a worker does not answer.
+    pub fn detach(&mut self, name: &PortName) -> Result<(), ApiError> {
+        let Some(id) = self.ports.named(name).map(|port| port.record.id) else {
+            return Ok(());
+        };
+        let Some(port) = self.ports.remove(id) else {
+            return Ok(());
+        };
+        self.publish();
+        for home in &port.homes {
+            self.workers.detach(home.worker, home.slot)?;
+        }
+        let slots: Vec<u16> = port.homes.iter().map(|home| home.slot).collect();
+        self.keeper
+            .unbind(id)
+            .map_err(|error| keeper_failed(&error))?;
+        self.workers.reclaim(PortId(id), &slots)?;
+        Ok(())
+    }
+
+    /// Applies what ICMP reported, collects what the publisher retired, and sees that every worker runs.
+    ///
+    /// # Errors
+    /// A worker that ended: the process must be restarted, which no connection notices.
+    pub fn tend(&mut self) -> anyhow::Result<()> {
+        let mut changed = self.compiler.unlearn();
+        while let Ok(report) = self.reports.try_recv() {
+            tracing::info!(vtep = %report.vtep, mtu = report.mtu, "the underlay lowered the path MTU");
+            changed |= self.compiler.learn(report);
+        }
+        if changed {
+            self.publish();
+        }
+        self.publisher.collect();
+        match self.workers.ended() {
+            Some((index, Ok(()))) => anyhow::bail!("worker {index} ended"),
+            Some((index, Err(error))) => {
+                Err(error).with_context(|| format!("worker {index} failed"))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The interface `ifindex` is gone: detaches its port, unless it is an uplink that may come back
+    /// only with a restart, which is said.
+    pub fn link_gone(&mut self, ifindex: u32) {
+        let Some(port) = self.ports.by_ifindex(ifindex) else {
+            return;
+        };
+        let (name, kind) = (port.spec.name.clone(), port.spec.kind);
+        tracing::warn!(port = %name, ?kind, "its interface is gone; detaching");
+        if let Err(error) = self.detach(&name) {
+            tracing::error!(port = %name, %error, "cannot detach");
+        }
+    }
+
+    /// Detaches every port whose interface no longer exists under its index.
+    pub fn sweep_gone_links(&mut self) {
+        let gone: Vec<u32> = self
+            .ports
+            .iter()
+            .filter(|port| {
+                nix::net::if_::if_nametoindex(port.record.ifname.as_str())
+                    != Ok(port.record.ifindex)
+            })
+            .map(|port| port.record.ifindex)
+            .collect();
+        for ifindex in gone {
+            self.link_gone(ifindex);
+        }
+    }
+}
+
+/// Maps the sockets of a bound port and places each queue on a worker.
+///
+/// # Errors
+/// Failed when a ring cannot be mapped.
+pub fn map(
+    port: Port,
+    spec: PortSpec,
+    workers: usize,
+) -> Result<(AttachedPort, Vec<MappedQueue>), ApiError> {
+    let Port { record, sockets } = port;
+    let failed = |error: &dyn std::fmt::Display| {
+        ApiError::new(
+            ErrorKind::Failed,
+            format!("mapping the rings of {}: {error}", spec.name),
+        )
+    };
+    if sockets.len() > QUEUES_MAX || sockets.len() != record.queues.len() {
+        return Err(failed(&format!(
+            "{} queues where at most {QUEUES_MAX} are supported",
+            sockets.len()
+        )));
+    }
+    let (mut mapped, mut homes, mut counters) = (Vec::new(), Vec::new(), Vec::new());
+    for (index, (fd, queue)) in sockets.into_iter().zip(&record.queues).enumerate() {
+        let slot = slot(record.id, index);
+        let mut socket = Socket::map(fd, queue.rings.into()).map_err(|error| failed(&error))?;
+        socket.set_port(slot);
+        socket.set_multi_buffer(queue.multi_buffer);
+        socket.set_tx_metadata(queue.tx_metadata);
+        let worker = (usize::from(record.id) + index) % workers.max(1);
+        homes.push(Home {
+            port: PortId(record.id),
+            slot,
+            worker: worker as u16,
+        });
+        let block = Arc::new(SharedCounters::new(QUEUE_COUNTERS));
+        counters.push(Arc::clone(&block));
+        mapped.push((socket, block));
+    }
+    Ok((
+        AttachedPort {
+            record,
+            spec,
+            homes,
+            counters,
+        },
+        mapped,
+    ))
+}
+
+/// What the uplinks take for this node.
+fn steering(node: &LocalNode) -> Steering {
+    let first = |v4: bool| node.addresses.iter().find(|a| a.is_ipv4() == v4).copied();
+    Steering {
+        local_addresses: [first(true), first(false)].into_iter().flatten().collect(),
+        vni: node.vni,
+        vxlan_port: node.vxlan_port,
+        ..Steering::default()
+    }
+}
+
+fn encode(spec: &PortSpec) -> Result<serde_json::Value, ApiError> {
+    serde_json::to_value(spec)
+        .map_err(|error| ApiError::new(ErrorKind::BadRequest, error.to_string()))
+}

@@ -1,0 +1,104 @@
+//! One bound (port, queue) as its worker holds it.
+
+use std::sync::Arc;
+
+use weft_engine::{PortId, PortKind};
+use weft_snapshot::SharedCounters;
+use weft_xsk::{FramePool, Socket, Umem};
+
+/// Counters of a queue, by their place in its block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum QueueCounter {
+    /// Packets received.
+    RxPackets,
+    /// Bytes received.
+    RxBytes,
+    /// Packets sent.
+    TxPackets,
+    /// Bytes sent.
+    TxBytes,
+    /// Packets received here and dropped by the pipeline.
+    Drops,
+    /// Packets dropped because the transmit ring stayed full.
+    TxRingFull,
+    /// Packets the kernel dropped before they reached us because no frame or ring slot was free.
+    KernelDrops,
+}
+
+/// Number of [`QueueCounter`]s.
+pub const QUEUE_COUNTERS: usize = 7;
+
+/// A queue: its socket, what it may borrow, and its counters.
+pub struct Queue {
+    /// The port it belongs to.
+    pub port: PortId,
+    /// What the port is.
+    pub kind: PortKind,
+    /// The AF_XDP socket.
+    pub socket: Socket,
+    /// Frames the fill ring is kept at.
+    pub lend: u32,
+    /// When the last packet was received, in the worker's clock.
+    pub last_rx_ns: u64,
+    /// Served in every round; else armed in the waiter.
+    pub active: bool,
+    /// Has unsent descriptors the kernel was not told of.
+    pub dirty: bool,
+    local: [u64; QUEUE_COUNTERS],
+    shared: Arc<SharedCounters>,
+}
+
+impl Queue {
+    /// A queue around `socket`, not yet active, lending `lend` frames, whose counters are shown in
+    /// `shared`, a block of [`QUEUE_COUNTERS`].
+    pub fn new(
+        port: PortId,
+        kind: PortKind,
+        socket: Socket,
+        lend: u32,
+        shared: Arc<SharedCounters>,
+    ) -> Self {
+        let local = [0; QUEUE_COUNTERS];
+        Self {
+            port,
+            kind,
+            socket,
+            lend,
+            last_rx_ns: 0,
+            active: false,
+            dirty: false,
+            local,
+            shared,
+        }
+    }
+
+    /// Adds to a counter; readers see it after [`Queue::publish`].
+    pub fn count(&mut self, counter: QueueCounter, n: u64) {
+        self.local[counter as usize] += n;
+    }
+
+    /// Shows the counters to readers.
+    pub fn publish(&self) {
+        self.shared.store_all(&self.local);
+    }
+
+    /// Asks the kernel what it dropped: a system call, made only when somebody wants to know.
+    pub fn read_kernel_counters(&mut self) {
+        if let Ok(kernel) = self.socket.statistics() {
+            let dropped = kernel.rx_dropped + kernel.rx_ring_full + kernel.rx_fill_ring_empty_descs;
+            self.local[QueueCounter::KernelDrops as usize] = dropped;
+        }
+    }
+
+    /// Takes back sent frames and lends new ones to the kernel.
+    pub fn replenish(&mut self, umem: &Umem, pool: &mut FramePool) {
+        if self.socket.tx_outstanding() > 0 {
+            self.socket.complete(umem, pool);
+        }
+        // A quarter is the batch: fewer, larger refills touch the ring's cache lines less often.
+        if self.socket.fill_level() < self.lend - self.lend / 4 {
+            self.socket.refill(umem, pool, self.lend);
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! From nothing, or from what a killed predecessor left, to running workers.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail};
+use nix::ifaddrs::getifaddrs;
+use weft_api::dataplane::{PortKind, PortSpec};
+use weft_api::paths::RunDir;
+use weft_api::{MacAddr, PortName};
+use weft_keeper::client::{KeeperClient, Port};
+use weft_keeper::protocol::Steering;
+use weft_snapshot::Publisher;
+use weft_xsk::{FramePool, Umem};
+
+use crate::compile::Compiler;
+use crate::config::{Cli, Tuning};
+use crate::control::{self, Control, MappedQueue};
+use crate::objects::ObjectStore;
+use crate::ports::Ports;
+use crate::snapshot::Snapshot;
+use crate::workers::Workers;
+
+/// How long a keeper that starts beside us may take.
+const KEEPER_PATIENCE: Duration = Duration::from_secs(10);
+
+/// ICMP reports that may wait for the control side.
+const REPORTS_MAX: usize = 64;
+
+/// MTU the pipeline assumes of an uplink; each path's own is in the tables.
+const UPLINK_MTU: u32 = 65_535;
+
+/// Takes everything over from the keeper and starts the workers.
+///
+/// # Errors
+/// What stands in the way, with what to do about it.
+pub fn start(cli: &Cli, tuning: Tuning) -> Result<Control> {
+    let run_dir = RunDir::new(&cli.run_dir);
+    let mut keeper = KeeperClient::connect(&run_dir.keeper_socket(), KEEPER_PATIENCE).context(
+        "start weft-keeper first, with the same --run-dir and in the same network namespace",
+    )?;
+    let umem = Arc::new(Umem::map_memfd(keeper.memfd()).context("mapping the keeper's frames")?);
+    let cores = cores(&cli.cores)?;
+    let (ports, mut queues, foreign) = adopt(&mut keeper, cores.len())?;
+    let mut pool = FramePool::empty(&umem);
+    let sockets = queues
+        .iter_mut()
+        .flat_map(|(_, queues)| queues.iter_mut().map(|queue| &mut queue.0));
+    let report = weft_xsk::recover(&umem, sockets, &mut pool)
+        .context("finding the frames of the last dataplane")?;
+    tracing::info!(
+        ?report,
+        restarts = keeper.session().restarts,
+        "frames found"
+    );
+
+    let tables_path = run_dir.tables();
+    let objects = ObjectStore::load(&tables_path).unwrap_or_else(|error| {
+        tracing::error!(path = %tables_path.display(), %error, "cannot use the kept tables; denying until the agent's first commit");
+        ObjectStore::default()
+    });
+    let mut compiler = Compiler::default();
+    let tables = compiler.tables(objects.objects(), &ports);
+    let mut publisher = Publisher::new(Snapshot::new(tables, &ports.homes(), cores.len() as u16));
+    let started = Instant::now();
+    let (sender, reports) = crossbeam::channel::bounded(REPORTS_MAX);
+    let workers = Workers::start(
+        &cores,
+        &tuning,
+        &umem,
+        pool,
+        &mut publisher,
+        &sender,
+        started,
+    )?;
+    let mut control = Control {
+        keeper,
+        umem,
+        workers,
+        ports,
+        objects,
+        compiler,
+        reports,
+        publisher,
+        tables_path,
+        tuning,
+        started,
+        steering: Steering::default(),
+    };
+    for (id, queues) in queues {
+        control.serve(id, queues).map_err(|error| anyhow!(error))?;
+    }
+    for id in foreign {
+        control
+            .keeper
+            .unbind(id)
+            .with_context(|| format!("giving up port {id}, which is no port of ours"))?;
+    }
+    bind_uplinks(&mut control, &cli.underlay)?;
+    control.steer().map_err(|error| anyhow!(error))?;
+    control.sweep_gone_links();
+    Ok(control)
+}
+
+type Adopted = (Ports, Vec<(u16, Vec<MappedQueue>)>, Vec<u16>);
+
+/// Maps every port a predecessor left; those whose description cannot be read are given up.
+fn adopt(keeper: &mut KeeperClient, workers: usize) -> Result<Adopted> {
+    let mut ports = Ports::default();
+    let mut queues = Vec::new();
+    let mut foreign = Vec::new();
+    for Port { record, sockets } in keeper.ports().context("asking the keeper for its ports")? {
+        let id = record.id;
+        match serde_json::from_value::<PortSpec>(record.config.clone()) {
+            Ok(spec) => {
+                let (port, mapped) = control::map(Port { record, sockets }, spec, workers)
+                    .map_err(|error| anyhow!(error))?;
+                ports.insert(port);
+                queues.push((id, mapped));
+            }
+            Err(error) => {
+                tracing::error!(port = %record.ifname, %error, "the keeper's port has an unreadable description");
+                foreign.push(id);
+            }
+        }
+    }
+    Ok((ports, queues, foreign))
+}
+
+/// Binds what `--underlay` names and gives up what it names no longer.
+fn bind_uplinks(control: &mut Control, underlay: &[String]) -> Result<()> {
+    let wanted: BTreeSet<&str> = underlay.iter().map(String::as_str).collect();
+    let dropped: Vec<PortName> = control
+        .ports
+        .iter()
+        .filter(|port| {
+            port.spec.kind == PortKind::Uplink && !wanted.contains(port.spec.name.0.as_str())
+        })
+        .map(|port| port.spec.name.clone())
+        .collect();
+    for name in dropped {
+        tracing::info!(port = %name, "no longer an underlay interface; detaching");
+        control.detach(&name).map_err(|error| anyhow!(error))?;
+    }
+    for name in wanted {
+        let port_name = PortName(name.to_owned());
+        if control.ports.named(&port_name).is_some() {
+            continue;
+        }
+        let (mac, addresses) = interface(name)?;
+        let spec = PortSpec {
+            name: port_name,
+            kind: PortKind::Uplink,
+            mac,
+            addresses,
+            mtu: UPLINK_MTU,
+            pod: None,
+        };
+        let zero_copy = control.tuning.zero_copy;
+        control
+            .bind(spec, zero_copy)
+            .map_err(|error| anyhow!(error))
+            .with_context(|| format!("--underlay {name}"))?;
+    }
+    Ok(())
+}
+
+/// MAC and addresses of an interface of this namespace.
+fn interface(name: &str) -> Result<(MacAddr, Vec<IpAddr>)> {
+    let mut mac = None;
+    let mut addresses = Vec::new();
+    let mut seen = false;
+    for entry in getifaddrs()
+        .context("listing interfaces")?
+        .filter(|entry| entry.interface_name == name)
+    {
+        seen = true;
+        let Some(address) = entry.address else {
+            continue;
+        };
+        if let Some(link) = address.as_link_addr() {
+            mac = link.addr().map(MacAddr);
+        } else if let Some(v4) = address.as_sockaddr_in() {
+            addresses.push(IpAddr::V4(v4.ip()));
+        } else if let Some(v6) = address.as_sockaddr_in6() {
+            addresses.push(IpAddr::V6(v6.ip()));
+        }
+    }
+    if !seen {
+        bail!(
+            "--underlay {name}: no such interface in this network namespace; `ip link` lists them"
+        );
+    }
+    let mac = mac.with_context(|| format!("--underlay {name}: not an Ethernet interface"))?;
+    Ok((mac, addresses))
+}
+
+/// One worker per requested core, or one on the last core this process may use.
+fn cores(requested: &[usize]) -> Result<Vec<Option<usize>>> {
+    let available: Vec<usize> = core_affinity::get_core_ids()
+        .unwrap_or_default()
+        .iter()
+        .map(|c| c.id)
+        .collect();
+    if requested.is_empty() {
+        return Ok(vec![available.last().copied()]);
+    }
+    for core in requested {
+        if !available.contains(core) {
+            bail!("--cores {core}: this process may use cores {available:?}");
+        }
+    }
+    let distinct: BTreeSet<_> = requested.iter().collect();
+    if distinct.len() != requested.len() {
+        bail!("--cores {requested:?}: a core is named twice");
+    }
+    Ok(requested.iter().copied().map(Some).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cores_are_checked_and_default_to_one_worker() {
+        assert_eq!(cores(&[]).unwrap().len(), 1);
+        assert!(cores(&[99_999]).unwrap_err().to_string().contains("99999"));
+        let first = core_affinity::get_core_ids().unwrap()[0].id;
+        assert_eq!(cores(&[first]).unwrap(), [Some(first)]);
+        assert!(
+            cores(&[first, first])
+                .unwrap_err()
+                .to_string()
+                .contains("twice")
+        );
+    }
+
+    #[test]
+    fn an_interface_that_is_not_there_is_named() {
+        assert!(
+            interface("nosuch0")
+                .unwrap_err()
+                .to_string()
+                .contains("nosuch0")
+        );
+    }
+}

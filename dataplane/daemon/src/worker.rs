@@ -1,0 +1,420 @@
+//! The loop.
+//!
+//! ```text
+//! complete → refill → receive burst → snapshot → pipeline.run → send per port → kick → rest
+//! ```
+//!
+//! A worker never locks, allocates, logs or makes a system call but the rings' kicks and its rest.
+//! Commands (a port comes or goes) are taken between two rounds and may allocate.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::{Receiver, Sender};
+use weft_engine::{BATCH_MAX, Batch, Env, Packet, Pipeline, PmtuReport, PortId, PortKind, Verdict};
+use weft_snapshot::{SharedCounters, Subscriber};
+use weft_xsk::{FramePool, Umem};
+
+use crate::config::Tuning;
+use crate::egress::Egress;
+use crate::handoff::Handoffs;
+use crate::idle::{Idle, Rest};
+use crate::queue::{Queue, QueueCounter};
+use crate::snapshot::Snapshot;
+use crate::tap::Tap;
+use crate::waiter::Waiter;
+use crate::worker_counters::WorkerCounters;
+
+/// Rounds between two looks at the sleeping queues while busy. Each look is one system call of
+/// about 0.3 us; 8 rounds of a busy worker take 50 to 500 us, the delay a waking port may see.
+const ROUNDS_PER_LOOK: u32 = 8;
+
+/// Rounds between two publications of the counters while busy.
+const ROUNDS_PER_PUBLISH: u32 = 64;
+
+/// How often held fragments are looked through for their timeout.
+const EXPIRE_NS: u64 = 100_000_000;
+
+/// Longest wait, in ms, while frames are out in a transmit ring or held: completions raise no event.
+const WAIT_WITH_WORK_MS: u16 = 10;
+
+/// What the control side asks of a worker, between two rounds.
+pub enum Command {
+    /// Serve a queue; its slot comes with it.
+    Attach(u16, Box<Queue>),
+    /// Stop serving a queue and close this process' handle of it.
+    Detach(u16, Sender<()>),
+    /// The port's queues are closed everywhere: forget it and take back what they held; answers
+    /// with the number of frames.
+    Reclaim(PortId, Vec<u16>, Sender<usize>),
+    /// Copy packets to a tap.
+    Tap(Box<Tap>),
+    /// Say where this worker's frames are, and read the kernel's counters.
+    Account(Sender<Account>),
+    /// End the thread.
+    Stop,
+}
+
+/// Where one worker's frames are, taken between two rounds.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Account {
+    /// In the pool.
+    pub free: u64,
+    /// In fill and receive rings.
+    pub fill: u64,
+    /// In transmit and completion rings.
+    pub tx: u64,
+    /// Held fragments.
+    pub held: u64,
+    /// On the way to this worker.
+    pub handed: u64,
+}
+
+/// One pinned worker.
+pub struct Worker {
+    tuning: Tuning,
+    pipeline: Pipeline,
+    tables: Subscriber<Snapshot>,
+    active: Vec<u16>,
+    batch: Batch,
+    egress: Egress,
+    waiter: Waiter,
+    commands: Receiver<Command>,
+    reports: Sender<PmtuReport>,
+    started: Instant,
+    expire_at_ns: u64,
+    frames_reserved: usize,
+}
+
+/// What a worker is made of.
+pub struct Parts {
+    /// Worker number.
+    pub id: u16,
+    /// Tuning values.
+    pub tuning: Tuning,
+    /// The frames.
+    pub umem: Arc<Umem>,
+    /// Those free to this worker.
+    pub pool: FramePool,
+    /// Its pipeline.
+    pub pipeline: Pipeline,
+    /// The tables.
+    pub tables: Subscriber<Snapshot>,
+    /// Rings to and from the other workers.
+    pub handoffs: Handoffs,
+    /// Where it sleeps.
+    pub waiter: Waiter,
+    /// Commands to it.
+    pub commands: Receiver<Command>,
+    /// Where its counters are shown.
+    pub counters: Arc<SharedCounters>,
+    /// Where ICMP errors about our tunnels are reported.
+    pub reports: Sender<PmtuReport>,
+    /// Zero of the clock all workers and taps share.
+    pub started: Instant,
+}
+
+impl Worker {
+    /// A worker without queues.
+    pub fn new(parts: Parts) -> Self {
+        // A sixteenth stays for packets the pipeline builds and for ports yet to come.
+        let frames_reserved = parts.umem.frames() as usize / 16;
+        let egress = Egress {
+            id: parts.id,
+            umem: parts.umem,
+            pool: parts.pool,
+            queues: Vec::new(),
+            dirty: Vec::new(),
+            handoffs: parts.handoffs,
+            taps: Vec::new(),
+            counters: WorkerCounters::new(parts.counters),
+        };
+        Self {
+            tuning: parts.tuning,
+            pipeline: parts.pipeline,
+            tables: parts.tables,
+            active: Vec::new(),
+            batch: Batch::new(),
+            egress,
+            waiter: parts.waiter,
+            commands: parts.commands,
+            reports: parts.reports,
+            started: parts.started,
+            expire_at_ns: 0,
+            frames_reserved,
+        }
+    }
+
+    /// Runs until told to stop.
+    ///
+    /// # Errors
+    /// What the kernel says to epoll; rings never fail.
+    pub fn run(mut self) -> std::io::Result<()> {
+        let mut idle = Idle::new(&self.tuning);
+        let mut round = 0_u32;
+        loop {
+            while let Ok(command) = self.commands.try_recv() {
+                if matches!(command, Command::Stop) {
+                    self.publish();
+                    return Ok(());
+                }
+                self.obey(command)?;
+            }
+            let now_ns = self.now_ns();
+            let worked = self.round(now_ns);
+            round = round.wrapping_add(1);
+            if round.is_multiple_of(ROUNDS_PER_PUBLISH) {
+                self.publish();
+            }
+            match idle.after(worked, now_ns) {
+                Rest::Spin if !worked || round.is_multiple_of(ROUNDS_PER_LOOK) => {
+                    self.look(Some(0))?
+                }
+                Rest::Spin => {}
+                Rest::Nap(nap) => {
+                    std::thread::sleep(nap);
+                    self.look(Some(0))?;
+                }
+                Rest::Wait => self.wait()?,
+            }
+        }
+    }
+
+    /// One pass over the active queues and what other workers handed over; true when a packet was
+    /// found.
+    fn round(&mut self, now_ns: u64) -> bool {
+        let mut worked = false;
+        for index in 0..self.active.len() {
+            worked |= self.serve(self.active[index], now_ns);
+        }
+        worked |= self
+            .egress
+            .take_handoffs(self.pipeline.counters_mut(), now_ns);
+        self.egress.kick();
+        if now_ns >= self.expire_at_ns && self.pipeline.held() > 0 {
+            self.expire_at_ns = now_ns + EXPIRE_NS;
+            self.expire(now_ns);
+        }
+        self.egress.counters.busy_loops += u64::from(worked);
+        worked
+    }
+
+    fn serve(&mut self, slot: u16, now_ns: u64) -> bool {
+        let Egress {
+            umem,
+            pool,
+            queues,
+            taps,
+            ..
+        } = &mut self.egress;
+        let Some(queue) = queues.get_mut(usize::from(slot)).and_then(Option::as_mut) else {
+            return false;
+        };
+        queue.replenish(umem, pool);
+        let (port, kind, packets) = (queue.port, queue.kind, &mut self.batch.packets);
+        let mut bytes = 0;
+        let found = queue.socket.receive(umem, BATCH_MAX, &mut |frames| {
+            let packet = Packet::received(frames, port, kind);
+            bytes += packet.total_len() as u64;
+            packets.push(packet);
+        });
+        if found == 0 {
+            return false;
+        }
+        queue.last_rx_ns = now_ns;
+        queue.count(QueueCounter::RxPackets, found as u64);
+        queue.count(QueueCounter::RxBytes, bytes);
+        let spare = pool.len().saturating_sub(self.frames_reserved) as u32;
+        queue.lend = (spare / 4).clamp(self.tuning.lend_idle, self.tuning.lend_active);
+        for tap in &mut *taps {
+            tap.remember(&self.batch, umem, now_ns);
+        }
+        let snapshot = self.tables.refresh();
+        let mut env = Env {
+            tables: &snapshot.tables,
+            umem,
+            pool,
+            now_ns,
+        };
+        self.pipeline.run(&mut self.batch, &mut env);
+        for tap in &mut *taps {
+            tap.record_received(&self.batch);
+        }
+        let drops = self
+            .batch
+            .packets
+            .iter()
+            .filter(|p| matches!(p.verdict, Verdict::Drop(_)))
+            .count();
+        queue.count(QueueCounter::Drops, drops as u64);
+        self.egress.dispatch(
+            &mut self.batch,
+            snapshot,
+            self.pipeline.counters_mut(),
+            now_ns,
+        );
+        if kind == PortKind::Uplink {
+            self.report();
+        }
+        true
+    }
+
+    fn expire(&mut self, now_ns: u64) {
+        let snapshot = self.tables.refresh();
+        let Egress { umem, pool, .. } = &mut self.egress;
+        let mut env = Env {
+            tables: &snapshot.tables,
+            umem,
+            pool,
+            now_ns,
+        };
+        self.pipeline.expire(&mut env, &mut self.batch);
+        self.egress.dispatch(
+            &mut self.batch,
+            snapshot,
+            self.pipeline.counters_mut(),
+            now_ns,
+        );
+    }
+
+    /// Passes on what ICMP said about our tunnels; a full queue loses a report, which comes again.
+    fn report(&mut self) {
+        for report in self.pipeline.take_pmtu_reports() {
+            let _ = self.reports.try_send(report);
+        }
+    }
+
+    /// Looks for queues that woke up.
+    fn look(&mut self, timeout_ms: Option<u16>) -> std::io::Result<()> {
+        let (egress, active) = (&mut self.egress, &mut self.active);
+        self.waiter.wait(timeout_ms, |slot| {
+            if let Some(queue) = egress.queue(slot)
+                && !queue.active
+            {
+                queue.active = true;
+                active.push(slot);
+            }
+        })
+    }
+
+    /// Arms every queue, then waits for the kernel, a handoff or a command.
+    fn wait(&mut self) -> std::io::Result<()> {
+        let mut frames_out = self.pipeline.held() > 0 || !self.egress.dirty.is_empty();
+        let Egress {
+            umem, pool, queues, ..
+        } = &mut self.egress;
+        for slot in self.active.drain(..) {
+            if let Some(queue) = queues.get_mut(usize::from(slot)).and_then(Option::as_mut) {
+                queue.replenish(umem, pool);
+                queue.publish();
+                queue.active = false;
+                frames_out |= queue.socket.tx_outstanding() > 0;
+                self.waiter.arm(queue.socket.as_fd(), slot)?;
+            }
+        }
+        self.publish();
+        self.egress.handoffs.fall_asleep();
+        if self.egress.handoffs.is_empty() && self.commands.is_empty() {
+            self.egress.counters.sleeps += 1;
+            self.look(frames_out.then_some(WAIT_WITH_WORK_MS))?;
+        }
+        self.egress.handoffs.wake_up();
+        self.tables.refresh();
+        Ok(())
+    }
+
+    fn obey(&mut self, command: Command) -> std::io::Result<()> {
+        match command {
+            Command::Attach(slot, queue) => self.attach(slot, queue)?,
+            Command::Detach(slot, done) => {
+                self.detach(slot);
+                let _ = done.send(());
+            }
+            Command::Reclaim(port, slots, done) => {
+                let egress = &mut self.egress;
+                self.pipeline.port_removed(port, &mut egress.pool);
+                let taken = slots
+                    .iter()
+                    .map(|slot| egress.umem.reclaim(*slot, &mut egress.pool));
+                let _ = done.send(taken.sum());
+            }
+            Command::Tap(tap) => self.egress.taps.push(tap),
+            Command::Account(answer) => {
+                let _ = answer.send(self.account());
+            }
+            Command::Stop => {}
+        }
+        self.egress.taps.retain(|tap| tap.wanted());
+        self.tables.refresh();
+        self.publish();
+        Ok(())
+    }
+
+    fn attach(&mut self, slot: u16, mut queue: Box<Queue>) -> std::io::Result<()> {
+        let egress = &mut self.egress;
+        queue.replenish(&egress.umem, &mut egress.pool);
+        self.waiter.add(queue.socket.as_fd(), slot)?;
+        queue.active = true;
+        self.active.push(slot);
+        let index = usize::from(slot);
+        if egress.queues.len() <= index {
+            egress.queues.resize_with(index + 1, || None);
+        }
+        egress.queues[index] = Some(queue);
+        egress.counters.queues += 1;
+        // So that neither list grows on the packet path.
+        self.active.reserve(egress.counters.queues as usize);
+        egress.dirty.reserve(egress.counters.queues as usize);
+        Ok(())
+    }
+
+    fn detach(&mut self, slot: u16) {
+        let egress = &mut self.egress;
+        let Some(queue) = egress
+            .queues
+            .get_mut(usize::from(slot))
+            .and_then(Option::take)
+        else {
+            return;
+        };
+        self.active.retain(|s| *s != slot);
+        egress.dirty.retain(|s| *s != slot);
+        egress.counters.queues -= 1;
+        // Not registered is what we want.
+        let _ = self.waiter.remove(queue.socket.as_fd());
+        queue.publish();
+    }
+
+    fn account(&mut self) -> Account {
+        for queue in self.egress.queues.iter_mut().flatten() {
+            queue.read_kernel_counters();
+            queue.publish();
+        }
+        let queues = || self.egress.queues.iter().flatten();
+        Account {
+            free: self.egress.pool.len() as u64,
+            fill: queues().map(|q| u64::from(q.socket.fill_level())).sum(),
+            tx: queues().map(|q| u64::from(q.socket.tx_outstanding())).sum(),
+            held: self.pipeline.held() as u64,
+            handed: self.egress.handoffs.frames_waiting(),
+        }
+    }
+
+    fn publish(&mut self) {
+        self.egress.counters.publish(self.pipeline.counters());
+        for slot in &self.active {
+            if let Some(queue) = self
+                .egress
+                .queues
+                .get(usize::from(*slot))
+                .and_then(Option::as_ref)
+            {
+                queue.publish();
+            }
+        }
+    }
+
+    fn now_ns(&self) -> u64 {
+        Duration::as_nanos(&self.started.elapsed()) as u64
+    }
+}

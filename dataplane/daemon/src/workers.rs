@@ -1,0 +1,255 @@
+//! The worker threads as the control side holds them.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::{Sender, bounded, unbounded};
+use weft_engine::{Pipeline, PipelineConfig, PmtuReport, PortId};
+use weft_snapshot::{Publisher, SharedCounters};
+use weft_xsk::{FramePool, Umem};
+
+use crate::config::Tuning;
+use crate::handoff::Handoffs;
+use crate::queue::Queue;
+use crate::snapshot::Snapshot;
+use crate::tap::Tap;
+use crate::waiter::{Bell, Waiter};
+use crate::worker::{Account, Command, Parts, Worker};
+use crate::worker_counters::{WORKER_COUNTERS, WorkerReading};
+
+/// How long the control side waits for a worker's answer. A worker answers between two rounds, in
+/// well under a millisecond; past this bound it is dead or its core is taken away.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// One running worker.
+pub struct WorkerHandle {
+    /// Core it is pinned to.
+    pub core: Option<usize>,
+    commands: Sender<Command>,
+    bell: Bell,
+    counters: Arc<SharedCounters>,
+    thread: Option<JoinHandle<io::Result<()>>>,
+}
+
+/// A secret number for tables whose keys come from the network. The standard library seeds its maps
+/// from the kernel; an empty hash of one gives the seed away to nobody.
+fn seed() -> u64 {
+    RandomState::new().build_hasher().finish()
+}
+
+/// A worker that does not answer.
+#[derive(Debug, thiserror::Error)]
+#[error("worker {0} does not answer")]
+pub struct Unresponsive(usize);
+
+/// All workers.
+pub struct Workers(Vec<WorkerHandle>);
+
+impl Workers {
+    /// Starts one worker per element of `cores`, the first with all of `pool`.
+    ///
+    /// # Errors
+    /// What the kernel says to epoll, eventfd and thread creation.
+    pub fn start(
+        cores: &[Option<usize>],
+        tuning: &Tuning,
+        umem: &Arc<Umem>,
+        pool: FramePool,
+        publisher: &mut Publisher<Snapshot>,
+        reports: &Sender<PmtuReport>,
+        started: Instant,
+    ) -> io::Result<Self> {
+        let waiters = cores
+            .iter()
+            .map(|_| Waiter::new())
+            .collect::<io::Result<Vec<_>>>()?;
+        let bells = waiters
+            .iter()
+            .map(Waiter::bell)
+            .collect::<io::Result<Vec<_>>>()?;
+        let mesh = Handoffs::mesh(&bells)?;
+        let pools = share(pool, cores.len(), umem);
+        let mut handles = Vec::new();
+        let parts = cores.iter().zip(waiters).zip(bells).zip(mesh).zip(pools);
+        for (id, ((((core, waiter), bell), handoffs), pool)) in parts.enumerate() {
+            let (commands, inbox) = unbounded();
+            let counters = Arc::new(SharedCounters::new(WORKER_COUNTERS));
+            let worker = Worker::new(Parts {
+                id: id as u16,
+                tuning: tuning.clone(),
+                umem: Arc::clone(umem),
+                pool,
+                pipeline: Pipeline::new(PipelineConfig { hash_seed: seed() }),
+                tables: publisher.subscribe(),
+                handoffs,
+                waiter,
+                commands: inbox,
+                counters: Arc::clone(&counters),
+                reports: reports.clone(),
+                started,
+            });
+            let thread = spawn(id, *core, worker)?;
+            handles.push(WorkerHandle {
+                core: *core,
+                commands,
+                bell,
+                counters,
+                thread: Some(thread),
+            });
+        }
+        Ok(Self(handles))
+    }
+
+    /// Wakes every worker, so that none keeps an old snapshot while it sleeps.
+    pub fn ring_all(&self) {
+        for handle in &self.0 {
+            handle.bell.ring();
+        }
+    }
+
+    /// Number of workers.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Gives a queue to a worker.
+    ///
+    /// # Errors
+    /// A worker that ended.
+    pub fn attach(&self, worker: u16, slot: u16, queue: Box<Queue>) -> Result<(), Unresponsive> {
+        self.tell(usize::from(worker), Command::Attach(slot, queue))
+    }
+
+    /// Takes a queue from a worker; its socket is closed in this process when this returns.
+    ///
+    /// # Errors
+    /// A worker that does not answer.
+    pub fn detach(&self, worker: u16, slot: u16) -> Result<(), Unresponsive> {
+        self.ask(usize::from(worker), |done| Command::Detach(slot, done))
+    }
+
+    /// Lets every worker forget `port`; the first takes back the frames its closed queues held.
+    ///
+    /// # Errors
+    /// A worker that does not answer.
+    pub fn reclaim(&self, port: PortId, slots: &[u16]) -> Result<usize, Unresponsive> {
+        let mut taken = 0;
+        for index in 0..self.0.len() {
+            let slots = if index == 0 {
+                slots.to_vec()
+            } else {
+                Vec::new()
+            };
+            taken += self.ask(index, |done| Command::Reclaim(port, slots, done))?;
+        }
+        Ok(taken)
+    }
+
+    /// Gives a tap to one worker.
+    ///
+    /// # Errors
+    /// A worker that ended.
+    pub fn tap(&self, worker: usize, tap: Tap) -> Result<(), Unresponsive> {
+        self.tell(worker, Command::Tap(Box::new(tap)))
+    }
+
+    /// Where every worker's frames are.
+    ///
+    /// # Errors
+    /// A worker that does not answer.
+    pub fn accounts(&self) -> Result<Vec<Account>, Unresponsive> {
+        (0..self.0.len())
+            .map(|index| self.ask(index, Command::Account))
+            .collect()
+    }
+
+    /// Every worker's counters and core.
+    pub fn readings(&self) -> impl Iterator<Item = (Option<usize>, WorkerReading)> {
+        self.0
+            .iter()
+            .map(|handle| (handle.core, WorkerReading::of(&handle.counters)))
+    }
+
+    /// The first worker that ended, and why: that is a bug or a lost epoll.
+    pub fn ended(&mut self) -> Option<(usize, io::Result<()>)> {
+        let index = self
+            .0
+            .iter()
+            .position(|h| h.thread.as_ref().is_some_and(JoinHandle::is_finished))?;
+        let outcome = self.0[index]
+            .thread
+            .take()?
+            .join()
+            .unwrap_or_else(|_| Err(io::Error::other("it panicked")));
+        Some((index, outcome))
+    }
+
+    /// Ends all workers.
+    pub fn stop(&mut self) {
+        for index in 0..self.0.len() {
+            let _ = self.tell(index, Command::Stop);
+        }
+        for handle in &mut self.0 {
+            if let Some(thread) = handle.thread.take() {
+                let _ = thread.join();
+            }
+        }
+    }
+
+    fn tell(&self, index: usize, command: Command) -> Result<(), Unresponsive> {
+        let handle = self.0.get(index).ok_or(Unresponsive(index))?;
+        handle
+            .commands
+            .send(command)
+            .map_err(|_| Unresponsive(index))?;
+        handle.bell.ring();
+        Ok(())
+    }
+
+    fn ask<T>(
+        &self,
+        index: usize,
+        command: impl FnOnce(Sender<T>) -> Command,
+    ) -> Result<T, Unresponsive> {
+        let (answer, inbox) = bounded(1);
+        self.tell(index, command(answer))?;
+        inbox
+            .recv_timeout(ANSWER_TIMEOUT)
+            .map_err(|_| Unresponsive(index))
+    }
+}
+
+/// Splits the free frames evenly.
+fn share(mut pool: FramePool, workers: usize, umem: &Umem) -> Vec<FramePool> {
+    let each = pool.len() / workers.max(1);
+    let mut pools = Vec::with_capacity(workers);
+    for _ in 1..workers {
+        let mut part = FramePool::empty(umem);
+        pool.give_bulk(&mut part, each);
+        pools.push(part);
+    }
+    pools.push(pool);
+    pools
+}
+
+fn spawn(id: usize, core: Option<usize>, worker: Worker) -> io::Result<JoinHandle<io::Result<()>>> {
+    std::thread::Builder::new()
+        .name(format!("worker-{id}"))
+        .spawn(move || {
+            if let Some(core) = core
+                && !core_affinity::set_for_current(core_affinity::CoreId { id: core })
+            {
+                tracing::warn!(
+                    worker = id,
+                    core,
+                    "cannot pin the worker; it runs where the scheduler puts it"
+                );
+            }
+            // The default slack of 50 us would double every nap.
+            let _ = nix::sys::prctl::set_timerslack(1_000);
+            worker.run()
+        })
+}

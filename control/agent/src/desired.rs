@@ -1,34 +1,133 @@
-//! What the tables should hold, as the other parts of the agent see it.
+//! The desired state of the agent: files in, tables out, what was last good kept on disk.
+//!
+//! A file that is broken while the agent starts would otherwise take its objects with it, though the
+//! process before held them: so the text of every file that could be read is kept, and read first.
 
-use ipnet::IpNet;
-use weft_api::object::{ClusterRange, LocalNode, RangePurpose, RemoteNode};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-/// A snapshot of the compiled desired state.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Desired {
-    /// This node; none until its Node object is known.
-    pub local: Option<LocalNode>,
-    /// The other nodes, by name.
-    pub remotes: Vec<RemoteNode>,
-    /// Ranges of cluster addresses.
-    pub ranges: Vec<ClusterRange>,
+pub use weft_model::compile::Desired;
+use weft_model::compile::{ClusterConfig, Compiler};
+use weft_model::state::{Effect, Store};
+
+use crate::ipam_store::write_whole;
+use crate::watch::dir::FileChange;
+
+/// What a change of the source led to.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The objects.
+    pub store: Arc<Store>,
+    /// What they mean for this node.
+    pub desired: Desired,
+    /// What is wrong with them, a sentence each.
+    pub problems: Vec<String>,
 }
 
-impl Desired {
-    /// Ranges of pod addresses of the whole cluster.
-    pub fn pod_ranges(&self) -> impl Iterator<Item = IpNet> {
-        self.ranges_of(RangePurpose::Pods)
+/// Files to tables.
+#[derive(Debug)]
+pub struct DesiredState {
+    store: Store,
+    compiler: Compiler,
+    kept: PathBuf,
+}
+
+impl DesiredState {
+    /// Starts from what the agent before this one could last read.
+    ///
+    /// # Errors
+    /// When the state directory cannot be used.
+    pub fn open(config: ClusterConfig, state_dir: &Path) -> io::Result<Self> {
+        let kept = state_dir.join("manifests");
+        fs::create_dir_all(&kept)?;
+        let mut store = Store::default();
+        for entry in fs::read_dir(&kept)? {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if !name.ends_with(".tmp") {
+                store.apply(&name, &fs::read(entry.path())?);
+            }
+        }
+        Ok(Self {
+            store,
+            compiler: Compiler::new(config),
+            kept,
+        })
     }
 
-    /// Ranges of service addresses.
-    pub fn service_ranges(&self) -> impl Iterator<Item = IpNet> {
-        self.ranges_of(RangePurpose::Services)
+    /// The files known, for a source that must tell which are gone.
+    pub fn files(&self) -> Vec<String> {
+        self.store.files().map(str::to_owned).collect()
     }
 
-    fn ranges_of(&self, purpose: RangePurpose) -> impl Iterator<Item = IpNet> {
-        self.ranges
-            .iter()
-            .filter(move |range| range.purpose == purpose)
-            .map(|range| range.prefix)
+    /// Takes changes of files and compiles what is there now.
+    pub fn apply(&mut self, changes: Vec<FileChange>) -> Outcome {
+        for change in changes {
+            match change {
+                FileChange::Content { name, bytes } => {
+                    if self.store.apply(&name, &bytes) == Effect::Read {
+                        self.keep(&name, &bytes);
+                    }
+                }
+                FileChange::Unreadable { name, reason } => self.store.unreadable(&name, &reason),
+                FileChange::Removed { name } => {
+                    self.store.remove(&name);
+                    // Gone already, or never kept: the same.
+                    let _ = fs::remove_file(self.kept.join(&name));
+                }
+            }
+        }
+        let compiled = self.compiler.compile(&self.store);
+        let mut problems = self.store.problems();
+        problems.extend(compiled.problems);
+        Outcome {
+            store: Arc::new(self.store.clone()),
+            desired: compiled.desired,
+            problems,
+        }
+    }
+
+    fn keep(&self, name: &str, bytes: &[u8]) {
+        if let Err(error) = write_whole(&self.kept.join(name), bytes) {
+            tracing::warn!(file = name, %error, "cannot keep the manifest's last good state");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NODE: &[u8] =
+        b"apiVersion: v1\nkind: Node\nmetadata: {name: a}\nspec: {podCIDR: 10.1.2.0/24}\n";
+
+    fn content(bytes: &[u8]) -> Vec<FileChange> {
+        vec![FileChange::Content {
+            name: "a.yaml".to_owned(),
+            bytes: bytes.to_vec(),
+        }]
+    }
+
+    #[test]
+    fn the_last_good_state_outlives_the_agent_but_not_its_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || DesiredState::open(ClusterConfig::of_node("a"), dir.path()).unwrap();
+        let outcome = open().apply(content(NODE));
+        assert_eq!(
+            outcome.problems,
+            ["Node a has no usable InternalIP: other nodes cannot be reached"]
+        );
+        let mut second = open();
+        assert_eq!(second.files(), ["a.yaml"]);
+        let outcome = second.apply(content(b""));
+        assert!(outcome.desired.local.is_some());
+        assert!(outcome.problems[0].starts_with("a.yaml:1: is empty"));
+        let removed = FileChange::Removed {
+            name: "a.yaml".to_owned(),
+        };
+        assert!(second.apply(vec![removed]).desired.local.is_none());
+        assert_eq!(open().files(), [] as [&str; 0]);
     }
 }

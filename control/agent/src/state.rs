@@ -1,20 +1,35 @@
 //! The state every part of the agent shares.
+//!
+//! Locks are held for memory and small file writes only, never across an await. What parts must
+//! react to are watch channels: a slow reader sees the newest value, never a queue.
 
+use std::collections::BTreeMap;
+use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
-use tokio::sync::watch;
+use nix::time::{ClockId, clock_gettime};
+use tokio::sync::{RwLock, watch};
 use weft_api::PodRef;
-use weft_api::agent::{AgentStatus, Ready};
+use weft_api::agent::Ready;
 use weft_api::dataplane::PortSpec;
-use weft_api::object::UnderlayPath;
+use weft_api::object::{Key, LocalNode, Object, UnderlayPath};
 use weft_api::paths::RunDir;
 use weft_model::compile::ClusterConfig;
+use weft_model::state::Store;
 
+use crate::attachments::Attachments;
 use crate::dataplane::Dataplane;
-use crate::desired::Desired;
+use crate::desired::{Desired, Outcome};
+
+/// What VXLAN adds to a packet: outer IPv4 20 or IPv6 40, UDP 8, VXLAN 8, inner Ethernet 14.
+const VXLAN_OVERHEAD_V4: u32 = 50;
+const VXLAN_OVERHEAD_V6: u32 = 70;
+
+/// MTU of the underlay while nothing is known about it: Ethernet's.
+const LINK_MTU_UNKNOWN: u32 = 1_500;
 
 /// What the command line says.
 #[derive(Clone, Debug)]
@@ -34,8 +49,30 @@ pub struct Options {
 pub struct Underlay {
     /// Paths to the tunnel endpoints known so far.
     pub paths: Vec<UnderlayPath>,
-    /// Smallest MTU of the links that hold node addresses, in bytes; decides while there is no path.
+    /// Smallest MTU of the links that hold node addresses, in bytes.
     pub link_mtu: Option<u32>,
+}
+
+/// The table objects the dataplane should have.
+pub type Objects = BTreeMap<Key, Object>;
+
+/// The node's own port, and how often it was made anew: a new pair of the same name must be
+/// attached again though its properties are the same.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodePort {
+    /// How to attach it; none while it is not there.
+    pub spec: Option<PortSpec>,
+    /// Grows when it goes away.
+    pub epoch: u64,
+}
+
+/// How far the dataplane is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Generation last committed on the present connection; none before the first commit.
+    pub generation: Option<u64>,
+    /// The node's own port is attached.
+    pub node_port: bool,
 }
 
 /// The shared state; used behind an `Arc`.
@@ -43,11 +80,53 @@ pub struct Underlay {
 pub struct Agent {
     options: Options,
     dataplane: Dataplane,
+    store: watch::Sender<Arc<Store>>,
     desired: watch::Sender<Arc<Desired>>,
+    underlay: watch::Sender<Option<Underlay>>,
+    objects: watch::Sender<Option<Arc<Objects>>>,
     path_mtu: watch::Sender<u32>,
+    node_port: watch::Sender<NodePort>,
+    progress: watch::Sender<Progress>,
+    problems: Mutex<BTreeMap<&'static str, Vec<String>>>,
+    /// Held while desired state and underlay are put together: they change on different threads,
+    /// and the newer result must be the later one.
+    combining: Mutex<()>,
+    pub(crate) attachments: Mutex<Attachments>,
+    /// True once it is certain which addresses are in use.
+    pub(crate) recovered: watch::Sender<bool>,
+    /// Attaching and detaching single ports shares it; comparing all ports holds it alone.
+    pub(crate) ports: RwLock<()>,
 }
 
 impl Agent {
+    /// The state at start: attachments as the agent before this one left them.
+    ///
+    /// # Errors
+    /// When the state directory cannot be used.
+    pub fn open(options: Options) -> io::Result<Arc<Self>> {
+        let cooldown_ms = u64::try_from(options.cooldown.as_millis()).unwrap_or(u64::MAX);
+        let (attachments, problem) = Attachments::open(&options.state_dir, cooldown_ms)?;
+        let recovered = attachments.is_certain();
+        let agent = Self {
+            dataplane: Dataplane::default(),
+            store: watch::Sender::new(Arc::default()),
+            desired: watch::Sender::new(Arc::default()),
+            underlay: watch::Sender::new(None),
+            objects: watch::Sender::new(None),
+            path_mtu: watch::Sender::new(LINK_MTU_UNKNOWN - VXLAN_OVERHEAD_V4),
+            node_port: watch::Sender::new(NodePort::default()),
+            progress: watch::Sender::new(Progress::default()),
+            problems: Mutex::default(),
+            combining: Mutex::default(),
+            attachments: Mutex::new(attachments),
+            recovered: watch::Sender::new(recovered),
+            ports: RwLock::new(()),
+            options,
+        };
+        agent.set_problems("state", problem.into_iter().collect());
+        Ok(Arc::new(agent))
+    }
+
     /// What the command line said.
     pub fn options(&self) -> &Options {
         &self.options
@@ -78,36 +157,212 @@ impl Agent {
         self.path_mtu.subscribe()
     }
 
+    /// The objects the dataplane should have; none while this node is unknown: then it keeps those
+    /// it has.
+    pub fn watch_objects(&self) -> watch::Receiver<Option<Arc<Objects>>> {
+        self.objects.subscribe()
+    }
+
+    /// The node's own port.
+    pub fn watch_node_port(&self) -> watch::Receiver<NodePort> {
+        self.node_port.subscribe()
+    }
+
+    /// How far the dataplane is.
+    pub fn watch_progress(&self) -> watch::Receiver<Progress> {
+        self.progress.subscribe()
+    }
+
+    /// Changes how far the dataplane is.
+    pub(crate) fn update_progress(&self, update: impl FnOnce(&mut Progress)) {
+        self.progress.send_modify(update);
+    }
+
+    /// Takes a new desired state.
+    pub fn set_desired(&self, outcome: Outcome) {
+        self.set_problems("source", outcome.problems);
+        if let Some(local) = &outcome.desired.local {
+            lock(&self.attachments).set_prefixes(&local.pod_cidrs);
+        }
+        self.store.send_replace(outcome.store);
+        replace_if_changed(&self.desired, Arc::new(outcome.desired));
+        self.combine();
+    }
+
     /// Takes what the kernel says about the underlay: the whole list each time.
     pub fn set_underlay(&self, underlay: Underlay) {
-        let _ = underlay;
+        replace_if_changed(&self.underlay, Some(underlay));
+        self.combine();
+    }
+
+    /// Whether every tunnel endpoint has a resolved path. A full sync that came before would take
+    /// the paths from a dataplane that still has those of the agent before this one.
+    pub fn has_every_path(&self) -> bool {
+        let underlay = self.underlay.borrow();
+        let Some(underlay) = underlay.as_ref() else {
+            return false;
+        };
+        let resolved = |vtep| {
+            let mut paths = underlay.paths.iter();
+            paths.any(|path| path.vtep == vtep && path.next_hop_mac.is_some())
+        };
+        self.desired
+            .borrow()
+            .remotes
+            .iter()
+            .all(|remote| resolved(remote.vtep))
     }
 
     /// Tells that the node's own port is there and how to attach it, or that it is gone.
     pub fn set_node_port(&self, port: Option<PortSpec>) {
-        let _ = port;
+        self.node_port.send_if_modified(|current| {
+            let changed = current.spec != port;
+            if changed && port.is_none() {
+                current.epoch += 1;
+            }
+            current.spec = port;
+            changed
+        });
     }
 
     /// Replaces the problems `who` has; an empty list means it is well.
     pub fn set_problems(&self, who: &'static str, problems: Vec<String>) {
-        let _ = (who, problems);
+        let mut all = lock(&self.problems);
+        let known = all.entry(who).or_default();
+        for problem in problems.iter().filter(|problem| !known.contains(problem)) {
+            tracing::warn!(part = who, "{problem}");
+        }
+        *known = problems;
+    }
+
+    /// All problems there are, a sentence each.
+    pub fn problems(&self) -> Vec<String> {
+        lock(&self.problems).values().flatten().cloned().collect()
     }
 
     /// Waits up to `limit` for a pod to appear in the desired state.
     pub async fn wait_for_pod(&self, pod: &PodRef, limit: Duration) -> Option<Arc<Pod>> {
-        let _ = (pod, limit);
-        None
+        let mut stores = self.store.subscribe();
+        let known = async {
+            loop {
+                let found = stores.borrow_and_update().pod(pod);
+                if found.is_some() || stores.changed().await.is_err() {
+                    return found;
+                }
+            }
+        };
+        tokio::time::timeout(limit, known).await.ok().flatten()
     }
 
     /// Whether an ADD would succeed now.
     pub fn ready(&self) -> Ready {
-        Ready {
-            problems: Vec::new(),
+        let mut problems = Vec::new();
+        let name = &self.options.cluster.node;
+        if self.desired.borrow().local.is_none() {
+            problems.push(format!("there is no Node {name} in the source yet"));
+        }
+        let progress = *self.progress.borrow();
+        if self.dataplane.connection().is_none() {
+            problems.push("the dataplane cannot be reached".to_owned());
+        } else if progress.generation.is_none() {
+            problems.push("the dataplane does not have its tables yet".to_owned());
+        } else if !progress.node_port {
+            problems.push("the node's own port, weft0, is not attached yet".to_owned());
+        }
+        if !*self.recovered.borrow() {
+            problems.push("the addresses in use are not known yet".to_owned());
+        }
+        Ready { problems }
+    }
+
+    /// What desired state and underlay mean together.
+    fn combine(&self) {
+        let _alone = lock(&self.combining);
+        let underlay = self.underlay.borrow().clone().unwrap_or_default();
+        let desired = self.desired.borrow().clone();
+        let mtu = path_mtu(&underlay, desired.local.as_ref());
+        replace_if_changed(&self.path_mtu, mtu);
+        let objects = desired.local.is_some().then(|| {
+            let mut objects = desired.objects();
+            if let Some(Object::LocalNode(local)) = objects.get_mut(&Key::LocalNode) {
+                local.outside_mtu = underlay.link_mtu.unwrap_or(local.outside_mtu);
+            }
+            let wanted = |path: &UnderlayPath| desired.remotes.iter().any(|r| r.vtep == path.vtep);
+            let paths = underlay.paths.into_iter().filter(wanted);
+            objects.extend(paths.map(Object::UnderlayPath).map(|o| (o.key(), o)));
+            Arc::new(objects)
+        });
+        // A node that lost its own Node object goes on with what it has.
+        if objects.is_some() {
+            replace_if_changed(&self.objects, objects);
+        }
+    }
+}
+
+/// Milliseconds since boot, suspended time included: one clock for every agent of a boot.
+pub(crate) fn now_ms() -> u64 {
+    let now = clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from);
+    let ms = now.unwrap_or_default().as_millis();
+    u64::try_from(ms).unwrap_or(u64::MAX)
+}
+
+/// Locks; a panic elsewhere leaves data that is still whole, for nothing here panics half-way.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn replace_if_changed<T: PartialEq>(sender: &watch::Sender<T>, value: T) {
+    sender.send_if_modified(|current| {
+        let changed = *current != value;
+        if changed {
+            *current = value;
+        }
+        changed
+    });
+}
+
+/// Largest packet of a pod that passes every tunnel and every uplink whole: the smallest of the
+/// paths and links, less the tunnel's overhead.
+fn path_mtu(underlay: &Underlay, local: Option<&LocalNode>) -> u32 {
+    let overhead = |ipv6: bool| {
+        if ipv6 {
+            VXLAN_OVERHEAD_V6
+        } else {
+            VXLAN_OVERHEAD_V4
+        }
+    };
+    let tunnels = underlay.paths.iter();
+    let tunnels = tunnels.map(|path| path.mtu.saturating_sub(overhead(path.vtep.is_ipv6())));
+    let ipv6_only = local.is_some_and(|local| local.addresses.iter().all(|a| a.is_ipv6()));
+    let link = underlay.link_mtu.unwrap_or(LINK_MTU_UNKNOWN);
+    let widest = link.saturating_sub(overhead(ipv6_only));
+    tunnels.fold(widest, u32::min)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::IpAddr;
+    use weft_api::MacAddr;
+
+    fn path(vtep: &str, mtu: u32) -> UnderlayPath {
+        UnderlayPath {
+            vtep: vtep.parse::<IpAddr>().unwrap(),
+            ifname: "eth0".to_owned(),
+            source: "192.0.2.1".parse().unwrap(),
+            source_mac: MacAddr::default(),
+            next_hop_mac: None,
+            mtu,
         }
     }
 
-    /// The whole state for people.
-    pub fn status(&self) -> AgentStatus {
-        AgentStatus::default()
+    #[test]
+    fn the_pods_path_mtu_is_that_of_the_narrowest_way() {
+        let of = |paths: Vec<UnderlayPath>, link_mtu| path_mtu(&Underlay { paths, link_mtu }, None);
+        assert_eq!(of(vec![], None), 1_450);
+        assert_eq!(of(vec![], Some(9_000)), 8_950);
+        assert_eq!(of(vec![path("192.0.2.2", 9_000)], Some(9_000)), 8_950);
+        let both = vec![path("192.0.2.2", 1_500), path("2001:db8::2", 1_500)];
+        assert_eq!(of(both, Some(9_000)), 1_430);
     }
 }

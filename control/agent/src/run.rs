@@ -1,0 +1,89 @@
+//! Starts the agent's parts and ends with them.
+
+use std::fs::{self, File, OpenOptions};
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use nix::fcntl::{Flock, FlockArg};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::desired::DesiredState;
+use crate::options::Args;
+use crate::state::Agent;
+use crate::watch::Source;
+use crate::watch::dir::{DirWatcher, Report};
+use crate::{cni_server, host, push};
+
+/// Runs until SIGTERM or SIGINT, or until a part cannot go on. What was set up on the host and in
+/// the dataplane stays.
+///
+/// # Errors
+/// When a directory cannot be used, another agent runs on it, or a part failed for good.
+pub async fn run(args: &Args) -> anyhow::Result<()> {
+    let Source::Dir(manifests) = &args.source else {
+        bail!(
+            "--source kubernetes is not part of this build; use --source dir:PATH with a directory of manifests"
+        );
+    };
+    let options = args.options();
+    let run_dir = options.run_dir.path();
+    fs::create_dir_all(run_dir).with_context(|| format!("creating {}", run_dir.display()))?;
+    let _only_one = lock_state(&args.state_dir)?;
+    let in_state_dir = || format!("using the state directory {}", args.state_dir.display());
+    let agent = Agent::open(options.clone()).with_context(in_state_dir)?;
+    let state = DesiredState::open(options.cluster.clone(), &args.state_dir);
+    let _watcher = watch_dir(&agent, state.with_context(in_state_dir)?, manifests)?;
+    let node = &options.cluster.node;
+    tracing::info!(node, manifests = %manifests.display(), "the agent runs");
+    let mut terminated = signal(SignalKind::terminate())?;
+    tokio::select! {
+        ended = host::run(Arc::clone(&agent)) => ended.context("setting up the host"),
+        ended = cni_server::run(Arc::clone(&agent), options.run_dir.agent_socket()) => {
+            ended.context("serving agent.sock")
+        }
+        () = push::run(Arc::clone(&agent)) => Ok(()),
+        _ = terminated.recv() => Ok(()),
+        interrupted = tokio::signal::ctrl_c() => interrupted.context("waiting for a signal"),
+    }
+}
+
+/// Follows `dir` and gives the agent what it means.
+///
+/// # Errors
+/// When the kernel gives no inotify instance.
+pub fn watch_dir(
+    agent: &Arc<Agent>,
+    mut state: DesiredState,
+    dir: &Path,
+) -> anyhow::Result<DirWatcher> {
+    let known = state.files();
+    let agent = Arc::clone(agent);
+    if !known.is_empty() {
+        // Until the directory was read, what the agent before this one read is what should be.
+        agent.set_desired(state.apply(Vec::new()));
+    }
+    let sink = move |report| match report {
+        Report::Changes(changes) => {
+            agent.set_problems("directory", Vec::new());
+            agent.set_desired(state.apply(changes));
+        }
+        Report::Unavailable(problem) => agent.set_problems("directory", vec![problem]),
+    };
+    DirWatcher::spawn(dir.to_owned(), known, sink).context("watching the manifests")
+}
+
+/// Two agents on one state would give one address twice.
+fn lock_state(state_dir: &Path) -> anyhow::Result<Flock<File>> {
+    let path = state_dir.join("lock");
+    fs::create_dir_all(state_dir).with_context(|| format!("creating {}", state_dir.display()))?;
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path);
+    let file = file.with_context(|| format!("opening {}", path.display()))?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock)
+        .map_err(|(_, error)| error)
+        .with_context(|| format!("another weft-agent uses {}", state_dir.display()))
+}

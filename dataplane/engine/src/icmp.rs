@@ -6,7 +6,7 @@ use weft_wire::answer::{ANSWER_MAX, ErrorMessage, IcmpError};
 use weft_wire::{MacAddr, icmp};
 
 use crate::builder::PORTS_MAX;
-use crate::packet::{Network, Origin, Packet, PortId};
+use crate::packet::{Network, Origin, Packet, PortId, PortKind};
 use crate::pipeline::Context;
 use crate::stage::parse;
 use crate::table::token_bucket::{Rate, TokenBucket};
@@ -42,8 +42,7 @@ impl IcmpLimiter {
 }
 
 /// Tells the sender of `packet` about `error`, if that is allowed, affordable and possible. The answer
-/// is born undecided: it is routed like any packet. Its source is this node's `weft0`, so that a
-/// traceroute shows each node once.
+/// is born undecided: it is routed like any packet.
 #[cold]
 #[inline(never)]
 pub(crate) fn answer(packet: &Packet, error: IcmpError, context: &mut Context<'_>) {
@@ -59,25 +58,32 @@ pub(crate) fn answer(packet: &Packet, error: IcmpError, context: &mut Context<'_
     }
 }
 
+/// The answer's source, if there may be one.
 fn may_answer(packet: &Packet, error: IcmpError, context: &Context<'_>) -> Option<IpAddr> {
+    if packet.origin != Origin::Received || context.room() == 0 {
+        return None;
+    }
     let first = packet.frames.first()?;
     let quoted = &context.umem.bytes(first)[usize::from(packet.headers.l3)..];
-    let (allowed, from) = match packet.headers.network {
-        Network::V4 => (
-            icmp::may_answer_v4(quoted),
-            context.node.node_port4.map(IpAddr::V4),
-        ),
-        Network::V6 => {
-            let too_big = matches!(error, IcmpError::TooBig { .. });
-            (
-                icmp::may_answer_v6(quoted, too_big),
-                context.node.node_port6.map(IpAddr::V6),
-            )
-        }
-        Network::None | Network::Arp => return None,
+    let allowed = match packet.headers.network {
+        Network::V4 => icmp::may_answer_v4(quoted),
+        Network::V6 => icmp::may_answer_v6(quoted, matches!(error, IcmpError::TooBig { .. })),
+        Network::None | Network::Arp => false,
     };
-    let possible = packet.origin == Origin::Received && context.room() > 0;
-    from.filter(|_| allowed && possible)
+    source(packet, context).filter(|_| allowed)
+}
+
+/// `weft0`, so that a traceroute shows each node once. But the node's own stack takes no packet from
+/// one of its own addresses (Linux `fib_validate_source`), and with rp_filter none from an address
+/// whose route is another: it hears from the address it sent to.
+fn source(packet: &Packet, context: &Context<'_>) -> Option<IpAddr> {
+    let node = context.node;
+    match (packet.rx_kind, packet.headers.network) {
+        (PortKind::Node, _) => Some(packet.headers.destination),
+        (_, Network::V4) => node.node_port4.map(IpAddr::V4),
+        (_, Network::V6) => node.node_port6.map(IpAddr::V6),
+        _ => None,
+    }
 }
 
 fn build(

@@ -32,8 +32,8 @@ mod pmtu;
 mod stage;
 pub mod table;
 pub mod tables;
-#[cfg(test)]
-mod testbed;
+#[doc(hidden)]
+pub mod testbed;
 
 pub use batch::{BATCH_MAX, BORN_MAX, Batch};
 pub use builder::{PORTS_MAX, REMOTES_MAX, RangeKind, TableError, TablesBuilder};

@@ -108,8 +108,9 @@ pub enum Network {
     V6,
 }
 
-/// Written by `parse`, and by `decap` for the inner packet. Offsets count from the packet's start
-/// and lie in the first frame.
+/// Written by `parse`, and by `decap` for the inner packet. Offsets count from the (inner) Ethernet
+/// header, which `encap` moves [`Packet::outer_len`] bytes into the packet; all but `end` lie in the
+/// first frame.
 #[derive(Clone, Copy, Debug)]
 pub struct Headers {
     /// Network protocol.
@@ -190,7 +191,7 @@ pub enum Egress {
     Host {
         /// The node port.
         port: PortId,
-        /// Ends here, so that this hop takes nothing off the TTL.
+        /// It ends here and does not leave the cluster.
         own: bool,
     },
     /// Another node, through the tunnel.

@@ -4,8 +4,6 @@
 //! Drops:  what is not our cluster's VXLAN to us, from a node we know, intact.
 //! Order:  behind parse, since the outer headers must be known; in front of all that looks at addresses.
 
-use std::net::IpAddr;
-
 use weft_wire::{
     Ecn, EthernetHeader, Ipv4Header, Ipv6Header, Protocol, UdpHeader, VxlanHeader, checksum,
 };
@@ -62,12 +60,11 @@ fn decap(packet: &mut Packet, context: &mut Context<'_>) -> Result<(), DropReaso
         .ok_or(DropReason::VtepUnknown)?;
     let ecn = check_outer(packet, context)?;
     let inner_at = usize::from(outer.l4) + UdpHeader::LEN + VxlanHeader::LEN;
+    check_inner_mac(packet, inner_at, context)?;
     let first = packet.frames.first_mut().ok_or(DropReason::Truncated)?;
-    // The inner headers are checked to be in the first frame when they are parsed.
     first
         .shrink_front(inner_at)
         .map_err(|_| DropReason::VxlanMalformed)?;
-    check_inner_mac(packet, outer.destination, context)?;
     parse::headers(packet, context.umem, context.pool)?;
     merge_ecn(packet, ecn, context)?;
     packet.tunnel = Some(remote);
@@ -110,15 +107,15 @@ fn check_outer(packet: &Packet, context: &Context<'_>) -> Result<Ecn, DropReason
 }
 
 #[inline]
-fn check_inner_mac(
-    packet: &Packet,
-    outer: IpAddr,
-    context: &Context<'_>,
-) -> Result<(), DropReason> {
+fn check_inner_mac(packet: &Packet, at: usize, context: &Context<'_>) -> Result<(), DropReason> {
     let first = packet.frames.first().ok_or(DropReason::VxlanMalformed)?;
-    let parsed = EthernetHeader::parse(context.umem.bytes(first));
-    let (inner, _) = parsed.map_err(|_| DropReason::VxlanMalformed)?;
-    if Some(inner.destination()) == context.node.vtep_mac(outer) {
+    let inner = context
+        .umem
+        .bytes(first)
+        .get(at..)
+        .ok_or(DropReason::VxlanMalformed)?;
+    let (inner, _) = EthernetHeader::parse(inner).map_err(|_| DropReason::VxlanMalformed)?;
+    if Some(inner.destination()) == context.node.vtep_mac(packet.headers.destination) {
         Ok(())
     } else {
         Err(DropReason::InnerMac)

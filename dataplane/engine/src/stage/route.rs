@@ -79,10 +79,13 @@ fn look_up(packet: &mut Packet, context: &mut Context<'_>) -> Result<u32, DropRe
     }
 }
 
-/// Whether this hop takes one off the TTL: not off packets that end here or begin here.
+/// Whether this node takes one off the TTL here. Not off packets of or for the node's own stack: that
+/// counts itself when it forwards, and a node is one hop, not two.
 #[inline]
 pub(super) fn counts_as_hop(packet: &Packet) -> bool {
-    packet.origin == Origin::Received && !matches!(packet.egress, Egress::Host { own: true, .. })
+    packet.origin == Origin::Received
+        && packet.rx_kind != PortKind::Node
+        && !matches!(packet.egress, Egress::Host { .. })
 }
 
 #[inline]

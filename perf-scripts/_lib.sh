@@ -38,6 +38,7 @@ ip link set dev lo up
 
 W=/run/w                       # everything of this run
 MANIFESTS=$W/manifests         # desired state, shared by all nodes as an API server would be
+export NO_COLOR=1
 LOGS=${WEFT_LOG_DIR:-$WEFT_ROOT/target/smoke/$WEFT_TEST}
 NODES=()                       # nodes that run weft
 rm -rf "$LOGS"
@@ -105,13 +106,19 @@ _sound() {
 }
 
 _show_logs() {
-  local file
+  local file node
+  for node in "${NODES[@]}"; do
+    alive "$node" dataplane || { echo "--- $node has no dataplane"; continue; }
+    printf -- '--- %s: ' "$node"
+    status "$node" | jq -c '{drops: [.drops[] | select(.count > 0) | {(.name): .count}] | add, frames,
+      problems, kernel_drops: [.ports[].counters | .rx_kernel_drops + .tx_ring_full] | add}'
+  done
   for file in "$LOGS"/*.log; do
     [[ -s $file ]] || continue
-    printf -- '--- %s (last 25 lines)\n' "${file#"$WEFT_ROOT"/}"
-    tail -25 "$file"
-  done >&2
-}
+    printf -- '--- %s (last 10 lines)\n' "${file#"$WEFT_ROOT"/}"
+    tail -n 10 "$file"
+  done
+} >&2
 
 # ---- namespaces and wires ---------------------------------------------------------------------
 

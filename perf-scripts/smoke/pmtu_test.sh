@@ -29,6 +29,7 @@ for family in ip4 ip6; do
   ping_ok client "$to" -M do -s $((1350 - 48))
   tcp_clean client db "$to" $((4 << 20))
   echo_server db "$to"
+  probe client "$(at "$to" 7)" 5 1 --payload 1400 >/dev/null # db, too, has to learn
   probe_clean client "$(at "$to" 7)" 100 1 --payload 1400 # fragments of what fits no longer
   kill $!
 done

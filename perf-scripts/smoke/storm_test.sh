@@ -18,7 +18,7 @@ wait_quiet() { # the pod's own neighbour discovery and multicast reports are ove
   done
 }
 
-reasons() { status node1 | jq -c '[.drops[] | select(.count > 0) | {(.name): .count}] | add // {}'; }
+reasons() { status node1 | jq -c '[.drops[] | {(.name): .count}] | add'; }
 
 storm() { # KIND TO [COUNT RATE]
   local before dropped kernel sent
@@ -34,7 +34,8 @@ storm() { # KIND TO [COUNT RATE]
   sleep 0.3
   dropped=$(($(port_counter node1 storm drops) - dropped))
   kernel=$(($(port_counter node1 storm rx_kernel_drops) - kernel))
-  say "$1 to $2: $sent dropped $dropped; reasons $before -> $(reasons)"
+  say "$1 to $2: $sent dropped $dropped: $(jq -c --argjson before "$before" \
+    'with_entries(.value -= $before[.key] | select(.value > 0))' <<<"$(reasons)")"
   expect "frames of $1 the kernel dropped for us" "$kernel" -eq 0
   expect "drops of $1" "$dropped" -eq "$(jq .hostile <<<"$sent")"
 }

@@ -8,10 +8,22 @@
 
 mod common;
 
+use std::path::Path;
 use std::process::Command;
 
 use nix::mount::{MsFlags, mount};
-use weft_xdp_progs::{Error, PIN_NAMES, Program, Programs, XdpMode, device};
+use nix::sched::{CloneFlags, unshare};
+use weft_xdp_progs::{Error, PIN_NAMES, Program, Programs, XdpLink, XdpMode, device};
+
+/// In a mount namespace of this thread's own.
+fn mount_bpffs() {
+    unshare(CloneFlags::CLONE_NEWNS).unwrap();
+    let none = None::<&str>;
+    let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+    mount(none, "/", none, private, none).unwrap();
+    let flags = MsFlags::empty();
+    mount(Some("bpffs"), "/sys/fs/bpf", Some("bpf"), flags, none).unwrap();
+}
 
 /// The `prog/xdp` word of `ip link`: `xdp` (native), `xdpgeneric` or nothing.
 fn mode_on(ifname: &str) -> Option<&'static str> {
@@ -95,18 +107,8 @@ fn a_device_that_does_not_exist_is_an_error() {
 #[test]
 fn a_pinned_link_outlives_its_holder_until_the_pin_is_removed() {
     common::enter_namespace();
-    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
-    let none = None::<&str>;
-    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
-    mount(
-        Some("bpffs"),
-        "/sys/fs/bpf",
-        Some("bpf"),
-        MsFlags::empty(),
-        none,
-    )
-    .unwrap();
-    let directory = std::path::Path::new("/sys/fs/bpf");
+    mount_bpffs();
+    let directory = Path::new("/sys/fs/bpf");
 
     let ifindex = common::veth();
     let programs = Programs::load().unwrap();
@@ -122,8 +124,39 @@ fn a_pinned_link_outlives_its_holder_until_the_pin_is_removed() {
     drop(link);
     drop(programs);
     assert_eq!(mode_on("up0"), Some("xdpgeneric"));
-    std::fs::remove_file(directory.join("link")).unwrap();
+    XdpLink::detach_pinned(&directory.join("link")).unwrap();
     assert_eq!(mode_on("up0"), None);
+    XdpLink::detach_pinned(&directory.join("link")).expect("a detached link is success");
+    assert!(XdpLink::detach_pinned(&directory.join("nothere")).is_err());
+}
+
+#[test]
+fn detaching_is_immediate_though_a_pin_was_removed_just_before() {
+    common::enter_namespace();
+    mount_bpffs();
+    let ifindex = common::veth();
+    let programs = Programs::load().unwrap();
+    let pin = Path::new("/sys/fs/bpf/link");
+    for _ in 0..20 {
+        let link = programs
+            .attach(ifindex, Program::Pod, XdpMode::Generic)
+            .unwrap();
+        link.pin(pin).unwrap();
+        std::fs::remove_file(pin).unwrap();
+        link.detach().unwrap();
+    }
+}
+
+#[test]
+fn detaching_from_a_device_that_vanished_is_success() {
+    common::enter_namespace();
+    let ifindex = common::veth();
+    let programs = Programs::load().unwrap();
+    let link = programs
+        .attach(ifindex, Program::Pod, XdpMode::Generic)
+        .unwrap();
+    common::ip("link del up0");
+    link.detach().unwrap();
 }
 
 #[test]

@@ -6,6 +6,7 @@
 //! in between and does not fit the rings.
 
 use std::io::Write;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Duration;
 
@@ -52,7 +53,7 @@ fn main() -> Result<()> {
         for socket in &mut sockets {
             serve(socket, &umem, &mut pool);
         }
-        sleep(&sockets)?;
+        sleep(&keeper, &sockets)?;
     }
 }
 
@@ -107,11 +108,16 @@ fn swap(bytes: &mut [u8], at: usize, len: usize) {
     bytes[at..at + 2 * len].rotate_left(len);
 }
 
-fn sleep(sockets: &[Socket]) -> Result<()> {
-    let mut fds: Vec<PollFd<'_>> = sockets
-        .iter()
-        .map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN))
-        .collect();
+/// Until a packet comes. Ends the process when the keeper is gone: the sockets would go on, but nothing
+/// could be changed any more.
+fn sleep(keeper: &KeeperClient, sockets: &[Socket]) -> Result<()> {
+    let mut fds = vec![PollFd::new(keeper.as_fd(), PollFlags::POLLIN)];
+    fds.extend(
+        sockets
+            .iter()
+            .map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN)),
+    );
     poll(&mut fds, PollTimeout::from(SLEEP_MS))?;
+    anyhow::ensure!(fds[0].any() == Some(false), "the keeper is gone");
     Ok(())
 }

@@ -95,11 +95,9 @@ impl Broker {
     /// # Errors
     /// When one of them fails; what was mounted is unmounted again.
     pub fn start(frames: u32, bpffs: &Path) -> Result<Self, BrokerError> {
-        let memory_error = |source| BrokerError::Memory { frames, source };
-        // Huge pages when some are set aside; the layer below falls back by itself where it can.
+        // Huge pages where some are set aside.
         let (umem, memory) = Umem::create_memfd(frames, true)
-            .or_else(|_| Umem::create_memfd(frames, false))
-            .map_err(memory_error)?;
+            .map_err(|source| BrokerError::Memory { frames, source })?;
         let programs = Programs::load()?;
         let mounted = Bpffs::open(bpffs).map_err(|source| BrokerError::Bpffs {
             path: bpffs.to_owned(),
@@ -271,10 +269,10 @@ impl Broker {
             };
             ApiError::new(kind, message)
         })?;
-        let taken = self.ports.iter().map(|port| &port.record);
-        for record in
-            taken.filter(|record| record.ifname == *ifname || record.ifindex == interface.index)
-        {
+        let is_same =
+            |record: &&PortRecord| record.ifname == *ifname || record.ifindex == interface.index;
+        let mut bound = self.ports.iter().map(|port| &port.record);
+        if let Some(record) = bound.find(is_same) {
             let which = match interface::exists(record.ifindex) {
                 true => "already bound",
                 false => "gone and still held",

@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{Mode, umask};
@@ -18,6 +19,9 @@ use crate::protocol::{Done, KeeperStatus, Op, PROTOCOL_VERSION, PortRecords, Rep
 
 /// Clients at once: the dataplane, its successor, a person or two.
 const CONNECTIONS_MAX: usize = 16;
+
+/// Pause after a failed accept(2).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What a keeper is started with.
 #[derive(Clone, Debug)]
@@ -173,8 +177,11 @@ impl Keeper {
             .and_then(|(stream, _)| Connection::new(stream));
         let mut connection = match accepted {
             Ok(connection) => connection,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a client");
+                // Out of descriptors, perhaps: it waits in the backlog and poll(2) would spin.
+                std::thread::sleep(ACCEPT_PAUSE);
                 return;
             }
         };

@@ -146,16 +146,19 @@ impl Dataplane {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut line = String::new();
-        BufReader::new(process.stdout.take().unwrap())
-            .read_line(&mut line)
-            .unwrap();
-        assert!(line.starts_with("ready "), "{line:?}");
-        Self {
+        let stdout = process.stdout.take().unwrap();
+        // Built before anything can fail, so that the process ends with it.
+        let mut dataplane = Self {
             process,
-            restarts: number(&line, "restarts="),
-            frames: number(&line, "accounted="),
-        }
+            restarts: 0,
+            frames: 0,
+        };
+        let mut line = String::new();
+        BufReader::new(stdout).read_line(&mut line).unwrap();
+        assert!(line.starts_with("ready "), "{line:?}");
+        dataplane.restarts = number(&line, "restarts=");
+        dataplane.frames = number(&line, "accounted=");
+        dataplane
     }
 
     fn kill(&mut self) {

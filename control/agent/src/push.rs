@@ -96,23 +96,11 @@ impl<'a> Session<'a> {
     /// Ends with the connection, or when the dataplane refuses something: then a new connection and
     /// a full sync are the way out.
     async fn run(&mut self) -> Result<(), ApiError> {
-        let hello = self.hello().await?;
-        self.generation = hello.generation;
-        self.agent
-            .dataplane()
-            .set(Some(Arc::clone(&self.connection)));
-        self.agent.set_problems("dataplane", Vec::new());
-        tracing::info!(
-            generation = hello.generation,
-            committed = hello.committed,
-            "connected to the dataplane"
-        );
+        let hello = self.greet().await?;
         let mut objects = self.agent.watch_objects();
         let mut node_port = self.agent.watch_node_port();
-        if !self
-            .wait_for_tables(hello.generation > 0, &mut objects)
-            .await
-        {
+        let has_older = hello.generation > 0;
+        if !self.wait_for_tables(has_older, &mut objects).await {
             return Ok(());
         }
         let mut compare_at = Instant::now();
@@ -136,6 +124,17 @@ impl<'a> Session<'a> {
                 () = self.connection.closed() => return Ok(()),
             }
         }
+    }
+
+    async fn greet(&mut self) -> Result<Hello, ApiError> {
+        let hello = self.hello().await?;
+        self.generation = hello.generation;
+        let connection = Arc::clone(&self.connection);
+        self.agent.dataplane().set(Some(connection));
+        self.agent.set_problems("dataplane", Vec::new());
+        let (generation, committed) = (hello.generation, hello.committed);
+        tracing::info!(generation, committed, "connected to the dataplane");
+        Ok(hello)
     }
 
     async fn hello(&self) -> Result<Hello, ApiError> {

@@ -239,7 +239,7 @@ impl Store {
 /// A file cut off in the middle of a line may still be YAML: `podCIDR: 10.1.2.0/2`. It is told
 /// from an edit by being the beginning of what it was.
 fn is_cut_off(bytes: &[u8], good: &[u8]) -> bool {
-    let shorter = bytes.len() < good.len() && good.starts_with(bytes);
+    let shorter = !bytes.is_empty() && bytes.len() < good.len() && good.starts_with(bytes);
     let at_line_end = bytes.ends_with(b"\n") || good.get(bytes.len()) == Some(&b'\n');
     shorter && !at_line_end && !good[bytes.len()..].trim_ascii().is_empty()
 }

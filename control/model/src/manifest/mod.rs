@@ -194,25 +194,11 @@ impl Reader<'_> {
             );
             return self.fail(line, Some(label), &reason);
         }
-        let resource = match kind.decode(encoded) {
-            Ok(resource) => resource,
-            Err(error) => return self.fail(error.line, Some(label), &error.reason),
-        };
-        let Some(key) = resource.key() else {
-            return self.fail(line, Some(label), "has no metadata.name");
-        };
-        if let Err(bad) = facts::check(&resource) {
-            let line = document.line_of(&bad.value).max(line);
-            return self.fail(line, Some(label), &bad.reason);
+        match read_object(kind, encoded, document, line) {
+            Err(error) => self.fail(error.line, Some(label), &error.reason),
+            Ok(item) if self.keys.insert(item.key.clone()) => self.manifest.objects.push(item),
+            Ok(_) => self.fail(line, Some(label), "is in this file twice"),
         }
-        if !self.keys.insert(key.clone()) {
-            return self.fail(line, Some(label), "is in this file twice");
-        }
-        self.manifest.objects.push(Item {
-            key,
-            line,
-            resource,
-        });
     }
 
     fn fail(&mut self, line: usize, object: Option<String>, reason: &str) {
@@ -225,6 +211,28 @@ impl Reader<'_> {
             });
         }
     }
+}
+
+fn read_object(
+    kind: Kind,
+    encoded: &Encoded<'_>,
+    document: &Document<'_>,
+    line: usize,
+) -> Result<Item, SyntaxError> {
+    let resource = kind.decode(encoded)?;
+    let key = resource.key().ok_or_else(|| SyntaxError {
+        line,
+        reason: "has no metadata.name".to_owned(),
+    })?;
+    facts::check(&resource).map_err(|bad| SyntaxError {
+        line: document.line_of(&bad.value).max(line),
+        reason: bad.reason,
+    })?;
+    Ok(Item {
+        key,
+        line,
+        resource,
+    })
 }
 
 impl Header {

@@ -4,170 +4,31 @@
 //! [`Socket::transmit`] per packet, [`Socket::kick`]. None of them allocates, and only `kick` and `wake_rx` make a
 //! system call.
 
+mod checksum;
+mod receive;
+mod report;
+mod rings;
+
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
 
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+use zerocopy::IntoBytes;
 
 use crate::fault;
-use crate::frame::{
-    CHAIN_MAX, FRAME_BYTES, Frame, FrameChain, FrameId, TX_METADATA_BYTES, count_leaked,
-};
-use crate::memory::Memory;
-use crate::owner::{Owner, Owners, RING_MAX};
+use crate::frame::{FrameChain, FrameId, TX_METADATA_BYTES};
+use crate::owner::Owner;
 use crate::pool::FramePool;
-use crate::ring::{Consumer, Descriptor, Pass, Producer, Ring};
+use crate::ring::{Consumer, Descriptor, Producer};
 use crate::sim::SimEndpoint;
-use crate::sys::{self, MmapOffsets, RingOffsets};
+use crate::sys;
 use crate::umem::Umem;
 
-/// Slots of the four rings: powers of two, at most [`RING_MAX`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RingSizes {
-    /// Fill ring.
-    pub fill: u32,
-    /// Receive ring.
-    pub rx: u32,
-    /// Transmit ring.
-    pub tx: u32,
-    /// Completion ring; at least as large as `tx`, else sending stalls on it.
-    pub completion: u32,
-}
-
-impl RingSizes {
-    /// All four of one size.
-    pub const fn uniform(size: u32) -> Self {
-        Self {
-            fill: size,
-            rx: size,
-            tx: size,
-            completion: size,
-        }
-    }
-
-    fn check(self) -> Result<Self, SocketError> {
-        for size in [self.fill, self.rx, self.tx, self.completion] {
-            if !size.is_power_of_two() || size > RING_MAX {
-                return Err(SocketError::RingSize(size));
-            }
-        }
-        Ok(self)
-    }
-}
-
-impl Default for RingSizes {
-    /// 2048: a burst of 113 packets of 64 KiB; 96 KiB of kernel memory per port.
-    fn default() -> Self {
-        Self::uniform(2048)
-    }
-}
-
-/// Why a socket's rings cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum SocketError {
-    /// Not a power of two, or too large for the owner table's positions.
-    #[error("{0} ring slots: a power of two up to {RING_MAX} is needed")]
-    RingSize(u32),
-    /// The descriptor is not an AF_XDP socket.
-    #[error("asking for the place of the rings: {0}")]
-    Offsets(io::Error),
-    /// A ring is smaller than said, absent, or the kernel (before 6.4) does not map rings of a bound socket.
-    #[error("mapping the {ring} ring: {source}")]
-    Map {
-        /// Which.
-        ring: &'static str,
-        /// What the kernel said.
-        source: io::Error,
-    },
-}
-
-/// Asks the kernel to treat a packet's checksum as partial: the receiver takes it as good (veth), or the device
-/// computes it from `start` to the end and stores it at `start + offset`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TxChecksum {
-    /// First byte the sum covers, from the packet's start.
-    pub start: u16,
-    /// Where the sum goes, from `start`.
-    pub offset: u16,
-}
-
-/// `struct xsk_tx_metadata` as of 6.13; libc's is without `launch_time`.
-#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
-pub(crate) struct TxMetadata {
-    pub(crate) flags: u64,
-    pub(crate) checksum_start: u16,
-    pub(crate) checksum_offset: u16,
-    pub(crate) pad: u32,
-    pub(crate) launch_time: u64,
-}
-
-const _: () = assert!(size_of::<TxMetadata>() == TX_METADATA_BYTES);
-
-impl TxMetadata {
-    /// XDP_TXMD_FLAGS_CHECKSUM.
-    pub(crate) const CHECKSUM: u64 = 1 << 1;
-
-    fn checksum(checksum: TxChecksum) -> Self {
-        let TxChecksum { start, offset } = checksum;
-        Self {
-            flags: Self::CHECKSUM,
-            checksum_start: start,
-            checksum_offset: offset,
-            pad: 0,
-            launch_time: 0,
-        }
-    }
-}
-
-/// `struct xdp_statistics`: what the kernel counted for one socket.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
-#[repr(C)]
-pub struct XdpStatistics {
-    /// Dropped for other reasons, such as packets too long for the rings.
-    pub rx_dropped: u64,
-    /// Fill ring addresses outside the memory.
-    pub rx_invalid_descs: u64,
-    /// Transmit descriptors the kernel refused.
-    pub tx_invalid_descs: u64,
-    /// Packets dropped for want of receive ring slots.
-    pub rx_ring_full: u64,
-    /// Times the fill ring was empty when a packet came.
-    pub rx_fill_ring_empty_descs: u64,
-    /// Times the transmit ring was found empty.
-    pub tx_ring_empty_descs: u64,
-}
-
-/// What went wrong at this socket, since it was mapped.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SocketCounters {
-    /// Received descriptors of frames this port had not lent, or outside their chunk; ignored.
-    pub rx_foreign: u64,
-    /// Packets of more than [`CHAIN_MAX`] frames; dropped.
-    pub rx_oversized: u64,
-    /// Chains that can never be sent: empty, an empty frame, no room for metadata, checksum outside the first frame.
-    pub tx_refused: u64,
-    /// Completed addresses of frames this port had not sent; ignored.
-    pub completion_foreign: u64,
-    /// Kicks the kernel refused for a reason other than being busy.
-    pub kick_errors: u64,
-}
-
-/// What came of [`Socket::kick`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kick {
-    /// Nothing to send, or the driver is at it.
-    Idle,
-    /// The kernel took what was there.
-    Sent,
-    /// The kernel took a part (its budget, or its buffers, are used up): kick again.
-    Again,
-    /// The device is down or gone.
-    Down,
-}
+pub use checksum::TxChecksum;
+pub(crate) use checksum::TxMetadata;
+use receive::{Span, Taker, span};
+pub use report::{Kick, SocketCounters, StatisticsHandle, XdpStatistics};
+pub(crate) use rings::Rings;
+pub use rings::{RingSizes, SocketError};
 
 /// One bound (device, queue).
 pub struct Socket {
@@ -190,74 +51,6 @@ pub struct Socket {
 enum Endpoint {
     Kernel(OwnedFd),
     Simulated(SimEndpoint),
-}
-
-/// The rings of one socket.
-#[derive(Clone)]
-pub(crate) struct Rings {
-    pub(crate) rx: Ring<Descriptor>,
-    pub(crate) tx: Ring<Descriptor>,
-    pub(crate) fill: Ring<u64>,
-    pub(crate) completion: Ring<u64>,
-}
-
-impl Rings {
-    pub(crate) fn heap(sizes: RingSizes) -> Self {
-        Self {
-            rx: Ring::heap(sizes.rx),
-            tx: Ring::heap(sizes.tx),
-            fill: Ring::heap(sizes.fill),
-            completion: Ring::heap(sizes.completion),
-        }
-    }
-
-    fn map(fd: BorrowedFd<'_>, sizes: RingSizes) -> Result<Self, SocketError> {
-        let offsets: MmapOffsets = sys::get_option(fd, libc::SOL_XDP, libc::XDP_MMAP_OFFSETS)
-            .map_err(SocketError::Offsets)?;
-        Ok(Self {
-            rx: map_ring(
-                fd,
-                "receive",
-                &offsets.rx,
-                sizes.rx,
-                libc::XDP_PGOFF_RX_RING as u64,
-            )?,
-            tx: map_ring(
-                fd,
-                "transmit",
-                &offsets.tx,
-                sizes.tx,
-                libc::XDP_PGOFF_TX_RING as u64,
-            )?,
-            fill: map_ring(
-                fd,
-                "fill",
-                &offsets.fill,
-                sizes.fill,
-                libc::XDP_UMEM_PGOFF_FILL_RING,
-            )?,
-            completion: map_ring(
-                fd,
-                "completion",
-                &offsets.completion,
-                sizes.completion,
-                libc::XDP_UMEM_PGOFF_COMPLETION_RING,
-            )?,
-        })
-    }
-}
-
-fn map_ring<T: Copy + FromBytes>(
-    fd: BorrowedFd<'_>,
-    ring: &'static str,
-    offsets: &RingOffsets,
-    size: u32,
-    page_offset: u64,
-) -> Result<Ring<T>, SocketError> {
-    let bytes = Ring::<T>::mapped_bytes(offsets, size);
-    let memory =
-        Memory::map(fd, bytes, page_offset).map_err(|source| SocketError::Map { ring, source })?;
-    Ok(Ring::over(Arc::new(memory), offsets, size))
 }
 
 impl Socket {
@@ -576,7 +369,7 @@ impl Socket {
     /// What the kernel says to getsockopt.
     pub fn statistics(&self) -> io::Result<XdpStatistics> {
         match &self.endpoint {
-            Endpoint::Kernel(fd) => read_statistics(fd.as_fd()),
+            Endpoint::Kernel(fd) => report::read_statistics(fd.as_fd()),
             Endpoint::Simulated(endpoint) => Ok(endpoint.statistics()),
         }
     }
@@ -598,7 +391,21 @@ impl Socket {
         self.counters
     }
 
-    /// The descriptor to wait for: readable when a packet is in the receive ring, in error when the device is gone.
+    /// The error the kernel keeps for the socket, once: ENETDOWN after its device was unregistered. Waiting does not
+    /// show it: xsk_poll (net/xdp/xsk.c, 6.18) reports nothing at all for a socket that is not bound any more.
+    ///
+    /// # Errors
+    /// What the kernel says to getsockopt.
+    pub fn take_error(&self) -> io::Result<Option<io::Error>> {
+        let Endpoint::Kernel(fd) = &self.endpoint else {
+            return Ok(None);
+        };
+        let code: i32 = sys::get_option(fd.as_fd(), libc::SOL_SOCKET, libc::SO_ERROR)?;
+        Ok((code != 0).then(|| io::Error::from_raw_os_error(code)))
+    }
+
+    /// The descriptor to wait for: readable when a packet is in the receive ring. That the device is gone does not
+    /// end the wait, see [`Socket::take_error`].
     pub fn as_fd(&self) -> BorrowedFd<'_> {
         match &self.endpoint {
             Endpoint::Kernel(fd) => fd.as_fd(),
@@ -648,128 +455,6 @@ pub(crate) struct Inherited<'a> {
     pub(crate) fill: &'a Producer<u64>,
     pub(crate) completion: &'a mut Consumer<u64>,
     pub(crate) discarding: &'a mut bool,
-}
-
-/// Reads a socket's statistics from another thread.
-pub struct StatisticsHandle(Endpoint);
-
-impl StatisticsHandle {
-    /// What the kernel counted.
-    ///
-    /// # Errors
-    /// What the kernel says to getsockopt.
-    pub fn read(&self) -> io::Result<XdpStatistics> {
-        match &self.0 {
-            Endpoint::Kernel(fd) => read_statistics(fd.as_fd()),
-            Endpoint::Simulated(endpoint) => Ok(endpoint.statistics()),
-        }
-    }
-}
-
-impl std::fmt::Debug for StatisticsHandle {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("StatisticsHandle").finish_non_exhaustive()
-    }
-}
-
-fn read_statistics(fd: BorrowedFd<'_>) -> io::Result<XdpStatistics> {
-    sys::get_option(fd, libc::SOL_XDP, libc::XDP_STATISTICS)
-}
-
-enum Span {
-    Whole(u32),
-    TooLong,
-    Incomplete,
-}
-
-/// How many descriptors the next packet has.
-#[inline]
-fn span(pass: &Pass<'_, Descriptor>, left: u32, ring_size: u32) -> Span {
-    for ahead in 0..left {
-        if !pass.peek(ahead).continues() {
-            return Span::Whole(ahead + 1);
-        }
-        // A full ring without an end would wait for ever.
-        if ahead + 1 == CHAIN_MAX as u32 || ahead + 1 == ring_size {
-            return Span::TooLong;
-        }
-    }
-    Span::Incomplete
-}
-
-/// Turns received descriptors into tokens.
-struct Taker<'a> {
-    umem: &'a Umem,
-    owners: Owners<'a>,
-    port: u16,
-    spare: &'a mut Vec<FrameId>,
-    counters: &'a mut SocketCounters,
-}
-
-impl Taker<'_> {
-    /// The packet in the next `frames` descriptors; none when one of them is not ours.
-    #[inline]
-    fn take(&mut self, pass: &mut Pass<'_, Descriptor>, frames: u32) -> Option<FrameChain> {
-        let mut chain = FrameChain::new();
-        let mut whole = true;
-        for _ in 0..frames {
-            match self.claim(pass.next()) {
-                Some(frame) => chain.push(frame),
-                None => whole = false,
-            }
-            fault::point();
-        }
-        if whole {
-            return Some(chain);
-        }
-        for frame in chain.drain(..) {
-            self.put_aside(frame.surrender());
-        }
-        None
-    }
-
-    #[inline]
-    fn claim(&mut self, descriptor: Descriptor) -> Option<Frame> {
-        let id = self.lent(descriptor)?;
-        let offset = (descriptor.address % FRAME_BYTES as u64) as usize;
-        let len = descriptor.len as usize;
-        if len > FRAME_BYTES - offset {
-            self.counters.rx_foreign += 1;
-            self.put_aside(id);
-            return None;
-        }
-        self.owners.set(id, Owner::Worker);
-        Some(Frame::mint(id, offset, len))
-    }
-
-    /// The frame of `descriptor`, if this port lent it: see the crate's safety argument, 2.
-    #[inline]
-    fn lent(&mut self, descriptor: Descriptor) -> Option<FrameId> {
-        let id = self.umem.id_of(descriptor.address).filter(
-            |id| matches!(self.owners.get(*id), Owner::Fill { port, .. } if port == self.port),
-        );
-        if id.is_none() {
-            self.counters.rx_foreign += 1;
-        }
-        id
-    }
-
-    fn discard(&mut self, descriptor: Descriptor) {
-        if let Some(id) = self.lent(descriptor) {
-            self.put_aside(id);
-        }
-    }
-
-    fn put_aside(&mut self, id: FrameId) {
-        self.owners.set(id, Owner::Spare { port: self.port });
-        fault::point();
-        // Its capacity is what a fill and a receive ring can hold; a pusher that never refills finds no more.
-        if self.spare.len() < self.spare.capacity() {
-            self.spare.push(id);
-        } else {
-            count_leaked(1);
-        }
-    }
 }
 
 #[cfg(test)]

@@ -524,10 +524,11 @@ mod tests {
     #[test]
     fn never_raises_and_touches_only_opening_segments() {
         let small = syn(&[2, 4, 0x05, 0x00]);
+        let equal = syn(&[2, 4, 0x05, 0x82]);
         let absent = syn(&[4, 2]);
         let mut established = syn(&[2, 4, 0xff, 0xd7]);
         established[47] = TcpFlags::ACK.0;
-        for frame in [small, absent, established] {
+        for frame in [small, equal, absent, established] {
             let mut after = frame.clone();
             assert_eq!(clamp_mss(&mut after[34..], 1410, ChecksumField::Full), None);
             assert_eq!(after, frame);

@@ -46,6 +46,17 @@ fn every_short_length_and_alignment_is_summed_right() {
     }
 }
 
+#[test]
+fn the_carry_of_the_last_fold_is_kept() {
+    // Two words of ones and a one: the low half is all ones when the carries are added to it.
+    for blocks in [0, 1, 2] {
+        let mut bytes = vec![0; 64 * blocks];
+        bytes.extend([0xff; 16]);
+        bytes.extend(1_u64.to_ne_bytes());
+        assert_eq!(checksum::sum(&bytes), u32::from(naive(&bytes)));
+    }
+}
+
 proptest! {
     #[test]
     fn sum_is_the_naive_sum_and_etherparses(bytes in region()) {

@@ -181,6 +181,12 @@ impl Pipeline {
         self.fragments.held_cost()
     }
 
+    /// Whether anything waits for a timeout: then [`Pipeline::expire`] has to be called also while no
+    /// packets come.
+    pub fn has_timers(&self) -> bool {
+        !self.fragments.is_empty()
+    }
+
     /// Forgets a port that went away; frames held for it go to `pool`.
     pub fn port_removed(&mut self, port: PortId, pool: &mut FramePool) {
         let Self {

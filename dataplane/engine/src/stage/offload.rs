@@ -206,7 +206,7 @@ fn copy_piece(
     };
     let mut whole = writer.put(&cutting.front);
     chain::for_range(umem, &packet.frames, at, to, |bytes| {
-        whole = whole && writer.put(bytes)
+        whole = whole && writer.put(bytes);
     });
     let mut piece = Packet {
         frames: writer.chain,

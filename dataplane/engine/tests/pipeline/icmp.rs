@@ -257,7 +257,7 @@ fn a_node_without_an_address_of_the_family_stays_silent() {
         builder.set_node(Some(weft_engine::NodeTable {
             node_port6: None,
             ..node()
-        }))
+        }));
     });
     let out = bed.one(A, &packet("fd00:1:1::10", "fd00:1:1::99").udp(1, 2));
     assert_eq!(dropped(&out), DropReason::NoEndpoint);

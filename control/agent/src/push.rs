@@ -29,9 +29,10 @@ const CHUNK: usize = 1_024;
 const BACKOFF_MIN: Duration = Duration::from_millis(20);
 const BACKOFF_MAX: Duration = Duration::from_millis(500);
 
-/// How long a dataplane that works with older tables waits for every path to be resolved: the agent
-/// needs some 100 ms for that, and a node that is down never resolves.
-const PATHS_WAIT: Duration = Duration::from_secs(3);
+/// How long a dataplane that works with older tables waits for every path to be resolved. The agent
+/// needs some 100 ms for that, as the kernel still has the neighbours; a node that is down never
+/// resolves, and ADDs wait meanwhile.
+const PATHS_WAIT: Duration = Duration::from_secs(1);
 
 /// How often ports are compared although nothing happened, and how soon after a failure.
 const COMPARE: Duration = Duration::from_secs(30);

@@ -268,3 +268,153 @@ fn remote_prefixes(remote: &Remote) -> Vec<IpNet> {
     all.dedup();
     all
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testbed::{self, A, B, FOUR, SIX, ip};
+    use proptest::prelude::*;
+
+    /// One object that may or may not be in the tables.
+    #[derive(Clone, Copy, Debug)]
+    enum Object {
+        Node,
+        Pod(PortId),
+        Remote(usize),
+        Range(&'static str, RangeKind),
+    }
+
+    const OBJECTS: [Object; 8] = [
+        Object::Node,
+        Object::Pod(A),
+        Object::Pod(B),
+        Object::Remote(0),
+        Object::Remote(1),
+        Object::Range("10.1.0.0/16", RangeKind::Pods),
+        // The same prefix for both, and one that a remote node has too.
+        Object::Range("10.1.0.0/16", RangeKind::Services),
+        Object::Range("10.1.2.0/24", RangeKind::Pods),
+    ];
+
+    const PROBES: [&str; 10] = [
+        "10.1.1.10",
+        "10.1.1.11",
+        "10.1.1.254",
+        "10.1.2.3",
+        "10.1.3.3",
+        "10.1.77.1",
+        "192.0.2.1",
+        "192.0.2.2",
+        "fd00:1:1::10",
+        "2001:db8::3",
+    ];
+
+    #[derive(Default)]
+    struct Changes {
+        builder: TablesBuilder,
+        remotes: [Option<RemoteId>; 2],
+    }
+
+    impl Changes {
+        fn set(&mut self, object: Object, there: bool) {
+            let model = testbed::Testbed::tables_of_topology();
+            let builder = &mut self.builder;
+            match object {
+                Object::Node => builder.set_node(there.then(testbed::node)),
+                Object::Pod(id) if there => {
+                    let port = model.port(id).expect("a port of the testbed");
+                    builder.set_port(port.clone()).expect("few ports");
+                }
+                Object::Pod(id) => builder.remove_port(id),
+                Object::Remote(which) => {
+                    let remote = model.remote([FOUR, SIX][which]).expect("a remote node");
+                    match (there, self.remotes[which]) {
+                        (true, Some(id)) => builder.replace_remote(id, remote.clone()),
+                        (true, None) => {
+                            self.remotes[which] = builder.add_remote(remote.clone()).ok()
+                        }
+                        (false, Some(id)) => {
+                            builder.remove_remote(id);
+                            self.remotes[which] = None;
+                        }
+                        (false, None) => {}
+                    }
+                }
+                Object::Range(prefix, kind) => {
+                    let prefix = prefix.parse().expect("a prefix");
+                    builder.remove_range(prefix, kind);
+                    if there {
+                        builder.add_range(prefix, kind);
+                    }
+                }
+            }
+        }
+
+        /// What the probes find, with remote nodes by address instead of by id.
+        fn seen(&mut self) -> Vec<String> {
+            let tables = self.builder.build();
+            let seen = PROBES.map(|probe| match tables.fib().lookup(ip(probe)) {
+                Route::Remote(id) => format!("{:?}", tables.remote(id).map(|remote| remote.vtep)),
+                other => format!("{other:?}"),
+            });
+            let known =
+                PROBES.map(|probe| tables.remote_by_address(ip(probe)).is_some().to_string());
+            seen.into_iter().chain(known).collect()
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn tables_depend_on_what_is_there_and_not_on_how_it_came(
+            steps in prop::collection::vec((0..OBJECTS.len(), any::<bool>()), 1..60),
+        ) {
+            let mut changed = Changes::default();
+            let mut there = [false; OBJECTS.len()];
+            for (which, on) in steps {
+                changed.set(OBJECTS[which], on);
+                there[which] = on;
+                let mut fresh = Changes::default();
+                for (object, on) in OBJECTS.into_iter().zip(there) {
+                    if on {
+                        fresh.set(object, true);
+                    }
+                }
+                prop_assert_eq!(changed.seen(), fresh.seen());
+            }
+        }
+    }
+
+    #[test]
+    fn an_old_version_stays_as_it_was_and_shares_what_did_not_change() {
+        let mut builder = TablesBuilder::new();
+        let model = testbed::Testbed::tables_of_topology();
+        for port in model.ports() {
+            builder.set_port(port.clone()).expect("few ports");
+        }
+        let old = builder.build();
+        builder.remove_port(B);
+        let new = builder.build();
+        assert!(old.port(B).is_some() && new.port(B).is_none());
+        assert_eq!(old.fib().lookup(ip("10.1.1.11")), Route::Local(B));
+        assert_eq!(new.fib().lookup(ip("10.1.1.11")), Route::Host);
+        assert!(new.epoch() > old.epoch());
+        assert!(std::ptr::eq(
+            old.port(A).expect("A"),
+            new.port(A).expect("A")
+        ));
+    }
+
+    #[test]
+    fn ids_beyond_the_bound_are_refused() {
+        let mut builder = TablesBuilder::new();
+        let port = testbed::Testbed::tables_of_topology()
+            .port(A)
+            .expect("A")
+            .clone();
+        let port = PortEntry {
+            id: PortId(PORTS_MAX as u16),
+            ..port
+        };
+        assert_eq!(builder.set_port(port), Err(TableError::TooManyPorts));
+    }
+}

@@ -207,6 +207,11 @@ impl Testbed {
         }
     }
 
+    /// The tables of the node as described above, nothing else.
+    pub fn tables_of_topology() -> Tables {
+        topology().build()
+    }
+
     /// Changes the tables.
     pub fn change(&mut self, change: impl FnOnce(&mut TablesBuilder)) {
         change(&mut self.builder);

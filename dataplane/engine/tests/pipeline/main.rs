@@ -48,8 +48,10 @@ fn v6(frame: &[u8]) -> Ipv6Header {
     *Ipv6Header::parse(&frame[14..]).unwrap().0
 }
 
-/// Checks both the IPv4 header's checksum and the upper one.
+/// Checks both the IPv4 header's checksum and the upper one, and that another parser reads the frame.
 fn is_intact(frame: &[u8]) -> bool {
+    let other = etherparse::SlicedPacket::from_ethernet(frame);
+    assert!(other.is_ok(), "{other:?}");
     let layers = layers(frame);
     let header = layers.network != Network::V4 || weft_wire::ipv4::checksum_is_valid(&frame[14..]);
     header && layers.transport_is_valid(frame) != Some(false)

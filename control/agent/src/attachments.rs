@@ -228,6 +228,29 @@ impl Attachments {
         self.ipam.status(now_ms())
     }
 
+    /// Families no address is free of, a sentence each.
+    pub fn exhausted(&self) -> Vec<String> {
+        let pools = self.pools();
+        let family = |ipv6: bool| {
+            pools
+                .iter()
+                .filter(move |p| p.prefix.network().is_ipv6() == ipv6)
+        };
+        let full = |ipv6: &bool| {
+            let mut of_family = family(*ipv6).peekable();
+            of_family.peek().is_some() && of_family.all(|pool| pool.free == 0)
+        };
+        let sentence = |ipv6: bool| {
+            let prefixes: Vec<String> = family(ipv6).map(|pool| pool.prefix.to_string()).collect();
+            format!("no free address in {}", prefixes.join(", "))
+        };
+        [false, true]
+            .into_iter()
+            .filter(full)
+            .map(sentence)
+            .collect()
+    }
+
     fn save(&self) -> Result<(), ApiError> {
         let saved = Saved {
             records: self.held.values().map(|held| held.record.clone()).collect(),

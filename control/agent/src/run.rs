@@ -85,5 +85,10 @@ fn lock_state(state_dir: &Path) -> anyhow::Result<Flock<File>> {
     let file = file.with_context(|| format!("opening {}", path.display()))?;
     Flock::lock(file, FlockArg::LockExclusiveNonblock)
         .map_err(|(_, error)| error)
-        .with_context(|| format!("another weft-agent uses {}", state_dir.display()))
+        .with_context(|| {
+            format!(
+                "another agent uses the state directory {}",
+                state_dir.display()
+            )
+        })
 }

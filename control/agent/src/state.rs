@@ -272,6 +272,7 @@ impl Agent {
         if !*self.recovered.borrow() {
             problems.push("the addresses in use are not known yet".to_owned());
         }
+        problems.extend(lock(&self.attachments).exhausted());
         Ready { problems }
     }
 

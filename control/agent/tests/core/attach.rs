@@ -133,6 +133,9 @@ async fn exhaustion_is_a_clear_error() {
             .starts_with("no free address in 10.1.1.0/24: 253 in use"),
         "{error}"
     );
+    let problems = node.agent.ready().problems;
+    let full = "no free address in 10.1.1.0/24".to_owned();
+    assert!(problems.contains(&full), "{problems:?}");
 }
 
 #[tokio::test]

@@ -352,6 +352,13 @@ tcp_clean() {
   expect "TCP $from to $to ($address)" "$got" = "$sent"
 }
 
+# frames FILE FILTER: how many frames of a capture tshark's display filter picks.
+frames() {
+  tshark -r "$1" -o udp.check_checksum:TRUE -Y "$2" >"$LOGS/tshark.out" 2>"$LOGS/tshark.log" ||
+    fail "tshark on ${1##*/}, $2: $(cat "$LOGS/tshark.log")"
+  wc -l <"$LOGS/tshark.out"
+}
+
 # iperf_server NS [PORT]
 iperf_server() {
   bg "$1" "iperf3-$1-${2:-5201}" iperf3 -s -p "${2:-5201}"

@@ -70,6 +70,8 @@ struct Found {
     sent: u64,
     received: u64,
     lost: u64,
+    /// Sequence number of the first one that is missing: 0 points at path discovery, others at loss.
+    first_lost: Option<u64>,
     duplicated: u64,
     reordered: u64,
     /// Arrived, but not with the bytes that were sent.
@@ -276,6 +278,8 @@ impl Answers {
             sent,
             received: self.seen_count,
             lost: sent.saturating_sub(self.seen_count),
+            first_lost: (0..sent)
+                .find(|seq| !self.seen.get(*seq as usize).copied().unwrap_or(false)),
             duplicated: self.duplicated,
             reordered: self.reordered,
             corrupted: self.corrupted,
@@ -335,6 +339,7 @@ mod tests {
         }
         let found = answers.judge(6, 0);
         assert_eq!((found.received, found.lost), (4, 2));
+        assert_eq!(found.first_lost, Some(3));
         assert_eq!((found.duplicated, found.reordered), (1, 1));
         assert!((found.rtt_us.max - 0.005).abs() < 1e-9);
     }

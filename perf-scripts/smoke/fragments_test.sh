@@ -18,6 +18,7 @@ for family in ip4 ip6; do
   done
   outside=$([[ $family == ip4 ]] && echo "$OUT4" || echo "$OUT6")
   echo_server outside "$outside"
+  probe client "$(at "$outside" 7)" 10 1 --payload 20000 >/dev/null # `outside` has to learn the path MTU
   probe_clean client "$(at "$outside" 7)" 200 1 --payload 20000
   kill $!
 done

@@ -46,7 +46,7 @@ storm random "$(ip4 web)"
 storm runt "$(ip4 web)"
 for to in "$(ip4 web)" "$(ip6 web)"; do
   storm spoofed-source "$to"
-  storm fragments-overlap "$to" 200 100 # a pod may have 64 unfinished datagrams a second
+  storm fragments-overlap "$to" 200 100 # 50 unfinished datagrams a second; a pod may have 64
 done
 storm vxlan-from-pod 192.0.2.2
 storm vxlan-from-pod 2001:db8::2

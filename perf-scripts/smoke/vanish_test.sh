@@ -26,7 +26,7 @@ for ((round = 1; round <= 5; round++)); do
   from=$!
   sleep 0.4
   kill -KILL $from # a process in it would keep the namespace
-  wait $from || true
+  wait $from 2>/dev/null || true
   ip netns del gone
   within 5 'the port of the vanished pod goes' eval '[[ $(pods) == 2 ]]'
   within 5 'its frames come back' eval '(( $(lent) <= before ))'

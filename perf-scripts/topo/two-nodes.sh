@@ -5,7 +5,7 @@
 #                       same uplink, as on a machine with one NIC
 #   two_nodes middle    like the first, but the wire runs through namespace `middle` (interfaces a
 #                       and b): the script's function middle_is_wired has to connect them
-#   two_nodes ipv6      like the first, with an IPv6-only underlay
+#   two_nodes ipv6      like `middle`, with an IPv6-only underlay
 # Environment: WIRE_MTU (1500), WIRE_QUEUES (1).
 #
 # Pods: 10.244.N.0/24 and fd00:10:244:N::/64. Underlay: 192.0.2.N and 2001:db8::N.
@@ -24,7 +24,7 @@ two_nodes() {
   in_ns outside sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
   case $shape in
     lan) _lan ;;
-    middle)
+    middle | ipv6)
       namespace middle
       _wires middle a b
       for n in 1 2; do

@@ -40,7 +40,7 @@ Examples:
   weft-dataplane --underlay eth0 --config tuning.json
 
 tuning.json, with the defaults:
-  {\"spin_us\": 20, \"nap_us\": 40, \"awake_us\": 2000, \"lend_idle\": 64, \"lend_active\": 1024, \"zero_copy\": true}
+  {\"spin_us\": 20, \"nap_us\": 40, \"awake_us\": 2000, \"lend_idle\": 32, \"lend_active\": 1024, \"zero_copy\": true}
 
   spin_us      after the last packet, look again without pause for so long
   nap_us       then sleep so long between looks, so that a burst gathers (0: never)
@@ -72,7 +72,8 @@ pub struct Tuning {
     pub nap_us: u64,
     /// Microseconds without a packet after which a worker waits for the kernel's wake-up.
     pub awake_us: u64,
-    /// Frames lent to a port that never saw a packet. A 64 KiB packet needs 18.
+    /// Frames lent to a port that never saw a packet: 110 ports then hold 43 % of the default memory,
+    /// and the first packet of a connection, which is small, brings more. A 64 KiB packet needs 18.
     pub lend_idle: u32,
     /// Frames lent to a port that did; scaled down as the pool runs low.
     pub lend_active: u32,
@@ -86,7 +87,7 @@ impl Default for Tuning {
             spin_us: 20,
             nap_us: 40,
             awake_us: 2_000,
-            lend_idle: 64,
+            lend_idle: 32,
             lend_active: 1_024,
             zero_copy: true,
         }
@@ -158,7 +159,7 @@ mod tests {
     #[test]
     fn missing_keys_take_defaults_and_bad_files_name_the_place() {
         assert_eq!(load("{\"spin_us\": 5}").unwrap().spin_us, 5);
-        assert_eq!(load("{}").unwrap().lend_idle, 64);
+        assert_eq!(load("{}").unwrap().lend_idle, 32);
         for (text, word) in [
             ("{\"spin\": 5}", "spin"),
             ("{\"lend_idle\": 1}", "lend_idle"),

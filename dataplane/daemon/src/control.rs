@@ -20,7 +20,7 @@ use weft_xsk::{Socket, Umem};
 use crate::compile::{self, Compiler};
 use crate::config::Tuning;
 use crate::objects::{Effect, ObjectStore};
-use crate::ports::{AttachedPort, Ports, QUEUES_MAX, slot};
+use crate::ports::{AttachedPort, Ports, QUEUES_MAX};
 use crate::queue::{QUEUE_COUNTERS, Queue};
 use crate::snapshot::{Home, Snapshot};
 use crate::workers::{Unresponsive, Workers};
@@ -345,15 +345,11 @@ pub fn map(
     }
     let (mut mapped, mut homes, mut counters) = (Vec::new(), Vec::new(), Vec::new());
     for (index, (fd, queue)) in sockets.into_iter().zip(&record.queues).enumerate() {
-        let slot = slot(record.id, index);
-        let mut socket = Socket::map(fd, queue.rings.into()).map_err(|error| failed(&error))?;
-        socket.set_port(slot);
-        socket.set_multi_buffer(queue.multi_buffer);
-        socket.set_tx_metadata(queue.tx_metadata);
+        let socket = queue.map(fd).map_err(|error| failed(&error))?;
         let worker = (usize::from(record.id) + index) % workers.max(1);
         homes.push(Home {
             port: PortId(record.id),
-            slot,
+            slot: queue.slot,
             worker: worker as u16,
         });
         let block = Arc::new(SharedCounters::new(QUEUE_COUNTERS));

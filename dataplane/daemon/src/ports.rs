@@ -13,16 +13,8 @@ use weft_snapshot::SharedCounters;
 use crate::queue::QueueCounter;
 use crate::snapshot::Home;
 
-/// Port ids a keeper gives out are below this.
-const PORT_IDS: u16 = 1 << 10;
-
-/// Queues of one port that can be told apart in a slot.
-pub const QUEUES_MAX: usize = 1 << 4;
-
-/// The slot of a queue: unique among all bound queues, and the owner its frames are marked with.
-pub fn slot(port: u16, queue: usize) -> u16 {
-    (queue as u16) << PORT_IDS.trailing_zeros() | port
-}
+/// Queues of one port that are served.
+pub const QUEUES_MAX: usize = 16;
 
 /// One attached port.
 pub struct AttachedPort {
@@ -122,21 +114,6 @@ impl AttachedPort {
             drops: sum(QueueCounter::Drops),
             rx_kernel_drops: sum(QueueCounter::KernelDrops),
             tx_ring_full: sum(QueueCounter::TxRingFull),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn slots_of_all_queues_of_all_ports_differ() {
-        let mut seen = std::collections::BTreeSet::new();
-        for port in [0, 1, 77, PORT_IDS - 1] {
-            for queue in 0..QUEUES_MAX {
-                assert!(seen.insert(slot(port, queue)));
-            }
         }
     }
 }

@@ -35,13 +35,16 @@ const ROUNDS_PER_PUBLISH: u32 = 64;
 /// How often held fragments are looked through for their timeout.
 const EXPIRE_NS: u64 = 100_000_000;
 
-/// Longest wait, in ms, while frames are out in a transmit ring or held: completions raise no event.
+/// Longest wait, in ms, while frames are out in a transmit ring: completions raise no event.
 const WAIT_WITH_WORK_MS: u16 = 10;
+
+/// Longest wait, in ms, while the pipeline has timers.
+const WAIT_WITH_TIMERS_MS: u16 = 100;
 
 /// What the control side asks of a worker, between two rounds.
 pub enum Command {
-    /// Serve a queue; its slot comes with it.
-    Attach(u16, Box<Queue>),
+    /// Serve a queue; its slot comes with it. Answered once frames are lent and packets can come.
+    Attach(u16, Box<Queue>, Sender<()>),
     /// Stop serving a queue and close this process' handle of it.
     Detach(u16, Sender<()>),
     /// The port's queues are closed everywhere: forget it and take back what they held; answers
@@ -191,7 +194,7 @@ impl Worker {
             .egress
             .take_handoffs(self.pipeline.counters_mut(), now_ns);
         self.egress.kick();
-        if now_ns >= self.expire_at_ns && self.pipeline.held() > 0 {
+        if now_ns >= self.expire_at_ns && self.pipeline.has_timers() {
             self.expire_at_ns = now_ns + EXPIRE_NS;
             self.expire(now_ns);
         }
@@ -299,7 +302,7 @@ impl Worker {
 
     /// Arms every queue, then waits for the kernel, a handoff or a command.
     fn wait(&mut self) -> std::io::Result<()> {
-        let mut frames_out = self.pipeline.held() > 0 || !self.egress.dirty.is_empty();
+        let mut frames_out = !self.egress.dirty.is_empty();
         let Egress {
             umem, pool, queues, ..
         } = &mut self.egress;
@@ -316,7 +319,8 @@ impl Worker {
         self.egress.handoffs.fall_asleep();
         if self.egress.handoffs.is_empty() && self.commands.is_empty() {
             self.egress.counters.sleeps += 1;
-            self.look(frames_out.then_some(WAIT_WITH_WORK_MS))?;
+            let timers = self.pipeline.has_timers().then_some(WAIT_WITH_TIMERS_MS);
+            self.look(frames_out.then_some(WAIT_WITH_WORK_MS).or(timers))?;
         }
         self.egress.handoffs.wake_up();
         self.tables.refresh();
@@ -325,7 +329,10 @@ impl Worker {
 
     fn obey(&mut self, command: Command) -> std::io::Result<()> {
         match command {
-            Command::Attach(slot, queue) => self.attach(slot, queue)?,
+            Command::Attach(slot, queue, done) => {
+                self.attach(slot, queue)?;
+                let _ = done.send(());
+            }
             Command::Detach(slot, done) => {
                 self.detach(slot);
                 let _ = done.send(());

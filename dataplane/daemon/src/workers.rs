@@ -115,12 +115,14 @@ impl Workers {
         self.0.len()
     }
 
-    /// Gives a queue to a worker.
+    /// Gives a queue to a worker; frames are lent when this returns.
     ///
     /// # Errors
-    /// A worker that ended.
+    /// A worker that does not answer.
     pub fn attach(&self, worker: u16, slot: u16, queue: Box<Queue>) -> Result<(), Unresponsive> {
-        self.tell(usize::from(worker), Command::Attach(slot, queue))
+        self.ask(usize::from(worker), |done| {
+            Command::Attach(slot, queue, done)
+        })
     }
 
     /// Takes a queue from a worker; its socket is closed in this process when this returns.

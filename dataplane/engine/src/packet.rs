@@ -135,6 +135,8 @@ pub struct Headers {
     pub fragment: Option<Fragment>,
     /// Bytes of the datagram a fragment holds.
     pub fragment_len: u16,
+    /// Checksum field of an unfragmented TCP segment or UDP datagram that has one.
+    pub transport_checksum: Option<u16>,
 }
 
 impl Headers {
@@ -175,6 +177,7 @@ impl Default for Headers {
             destination: nowhere,
             fragment: None,
             fragment_len: 0,
+            transport_checksum: None,
         }
     }
 }

@@ -76,11 +76,14 @@ fn put_u16(packet: &mut Packet, at: usize, value: u16, context: &Context<'_>) {
 
 /// RFC 8200 section 8.1 wants a checksum for UDP over IPv6; over IPv4 the tunnel's is zero (RFC 7348
 /// section 5).
-#[inline]
+#[inline(always)]
 fn seal(packet: &mut Packet, context: &mut Context<'_>) {
-    if usize::from(packet.outer_len) != OUTER_V6_LEN {
-        return;
+    if usize::from(packet.outer_len) == OUTER_V6_LEN {
+        fill_outer_checksum(packet, context);
     }
+}
+
+fn fill_outer_checksum(packet: &mut Packet, context: &mut Context<'_>) {
     let Some(first) = packet.frames.first() else {
         return;
     };

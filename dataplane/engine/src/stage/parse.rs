@@ -8,7 +8,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use weft_wire::icmp::v6;
-use weft_wire::ipv4::{Ipv4Options, checksum_is_valid};
+use weft_wire::ipv4::Ipv4Options;
 use weft_wire::{
     ArpPacket, EtherType, EthernetHeader, IcmpHeader, Ipv4Header, Ipv6Chain, Ipv6FragmentHeader,
     Layer, MacAddr, ParseError, Protocol, SctpHeader, TcpHeader, UdpHeader, checksum,
@@ -41,7 +41,7 @@ fn parse(packet: &mut Packet, context: &mut Context<'_>) -> Result<(), DropReaso
     headers(packet, context.umem, context.pool)?;
     if !uplink {
         // A checksum from the wire is the sender's own: it is never taken for a partial one.
-        packet.checksum = partial_checksum(packet, context.umem);
+        packet.checksum = partial_checksum(&packet.headers);
     }
     Ok(())
 }
@@ -73,7 +73,7 @@ pub(crate) fn headers(
         first: umem.bytes(first),
         total,
     };
-    packet.headers = frame.read()?;
+    frame.read(&mut packet.headers)?;
     if (packet.headers.end as usize) < total {
         chain::trim(&mut packet.frames, packet.headers.end as usize, pool);
     }
@@ -89,18 +89,19 @@ struct Bytes<'a> {
 }
 
 impl Bytes<'_> {
+    /// Writes `headers` whole, or leaves them without meaning.
     #[inline]
-    fn read(&self) -> Result<Headers, DropReason> {
+    fn read(&self, headers: &mut Headers) -> Result<(), DropReason> {
         let (ethernet, l3) =
             EthernetHeader::parse(self.first).map_err(|_| DropReason::Truncated)?;
         let to = ethernet.destination();
-        let headers = match ethernet.ether_type() {
-            EtherType::IPV4 => self.read_v4(l3)?,
-            EtherType::IPV6 => self.read_v6(l3)?,
-            EtherType::ARP => return self.read_arp(l3),
+        match ethernet.ether_type() {
+            EtherType::IPV4 => self.read_v4(l3, headers)?,
+            EtherType::IPV6 => self.read_v6(l3, headers)?,
+            EtherType::ARP => return self.read_arp(l3, headers),
             tag if tag.is_vlan() => return Err(DropReason::VlanTagged),
             _ => return Err(DropReason::EtherType),
-        };
+        }
         if to.is_multicast() && !headers.destination.is_multicast() {
             // RFC 1122 section 3.3.6: a link-layer broadcast of a unicast packet is discarded silently.
             return Err(if to.is_broadcast() {
@@ -109,7 +110,7 @@ impl Bytes<'_> {
                 DropReason::Multicast
             });
         }
-        Ok(headers)
+        Ok(())
     }
 
     /// The reason for a header that ends beyond the bytes at hand.
@@ -122,36 +123,33 @@ impl Bytes<'_> {
         }
     }
 
-    fn read_arp(&self, l3: usize) -> Result<Headers, DropReason> {
+    fn read_arp(&self, l3: usize, headers: &mut Headers) -> Result<(), DropReason> {
         let (_, len) = ArpPacket::parse(&self.first[l3..]).map_err(|error| match error {
             ParseError::Truncated(_) => self.cut(),
             _ => DropReason::ArpUnanswered,
         })?;
-        let (l3, end) = (l3 as u16, (l3 + len) as u32);
-        Ok(Headers {
+        *headers = Headers {
             network: Network::Arp,
-            l3,
-            l4: l3,
-            end,
+            l3: l3 as u16,
+            l4: l3 as u16,
+            end: (l3 + len) as u32,
             ..Headers::default()
-        })
+        };
+        Ok(())
     }
 
     #[inline]
-    fn read_v4(&self, l3: usize) -> Result<Headers, DropReason> {
+    fn read_v4(&self, l3: usize, headers: &mut Headers) -> Result<(), DropReason> {
         let packet = &self.first[l3..];
         let (ip, len) = Ipv4Header::parse(packet).map_err(|error| match error {
             ParseError::Truncated(_) => self.cut(),
             _ => DropReason::Ipv4Malformed,
         })?;
         let total_len = usize::from(ip.total_len());
-        if total_len < len {
-            return Err(DropReason::Ipv4Malformed);
-        }
         if total_len > self.total - l3 {
             return Err(DropReason::Truncated);
         }
-        if !checksum_is_valid(packet) {
+        if !checksum::is_valid(header_sum(&packet[..len])) {
             return Err(DropReason::Ipv4Checksum);
         }
         if len > Ipv4Header::LEN {
@@ -160,7 +158,7 @@ impl Bytes<'_> {
         check_v4(ip.source(), ip.destination())?;
         let fragment = ip.fragment();
         let payload_len = total_len - len;
-        let headers = Headers {
+        *headers = Headers {
             network: Network::V4,
             protocol: ip.protocol(),
             l3: l3 as u16,
@@ -172,24 +170,23 @@ impl Bytes<'_> {
             fragment_len: payload_len as u16,
             ..Headers::default()
         };
-        if fragment.is_some_and(|fragment| payload_len == 0 || fragment.end(payload_len).is_none())
-        {
+        if fragment.is_some_and(|place| payload_len == 0 || place.end(payload_len).is_none()) {
             return Err(DropReason::FragmentMalformed);
         }
         self.read_upper(headers)
     }
 
     #[inline]
-    fn read_v6(&self, l3: usize) -> Result<Headers, DropReason> {
-        let (ip, chain) =
-            Ipv6Chain::walk(&self.first[l3..]).map_err(|error| self.explain_v6(error))?;
+    fn read_v6(&self, l3: usize, headers: &mut Headers) -> Result<(), DropReason> {
+        let walked = Ipv6Chain::walk(&self.first[l3..]);
+        let (ip, chain) = walked.map_err(|error| self.explain_v6(error))?;
         if ip.total_len() > self.total - l3 {
             return Err(DropReason::Truncated);
         }
         if chain.routing_type.is_some() {
             return Err(DropReason::SourceRouted);
         }
-        let mut headers = Headers {
+        *headers = Headers {
             network: Network::V6,
             protocol: chain.protocol,
             l3: l3 as u16,
@@ -208,13 +205,8 @@ impl Bytes<'_> {
             headers.fragment = Some(fragment);
             headers.fragment_len = payload_len as u16;
         }
-        let headers = self.read_upper(headers)?;
-        check_v6(
-            ip.source(),
-            ip.destination(),
-            self.is_solicitation(&headers),
-        )?;
-        Ok(headers)
+        self.read_upper(headers)?;
+        check_v6(ip.source(), ip.destination(), self.is_solicitation(headers))
     }
 
     #[cold]
@@ -235,23 +227,27 @@ impl Bytes<'_> {
 
     /// The upper header must be whole, also in a first fragment (RFC 7112 section 5, RFC 1858 for IPv4).
     #[inline]
-    fn read_upper(&self, mut headers: Headers) -> Result<Headers, DropReason> {
+    fn read_upper(&self, headers: &mut Headers) -> Result<(), DropReason> {
         if !headers.has_upper_header() {
-            return Ok(headers);
+            return Ok(());
         }
         let (from, to) = (
             usize::from(headers.l4),
             (headers.end as usize).min(self.first.len()),
         );
         let upper = self.first.get(from..to).ok_or_else(|| self.cut())?;
+        let whole = headers.fragment.is_none();
         let read = match headers.protocol {
             Protocol::TCP => TcpHeader::parse(upper).map(|(tcp, _)| {
                 headers.tcp_flags = tcp.flags();
                 headers.ports = (tcp.source_port(), tcp.destination_port());
+                headers.transport_checksum = whole.then(|| tcp.checksum());
             }),
             Protocol::UDP => UdpHeader::parse(upper).and_then(|(udp, _)| {
                 headers.ports = (udp.source_port(), udp.destination_port());
-                if headers.fragment.is_none() {
+                let exact = whole && usize::from(udp.total_len()) == headers.l4_len();
+                headers.transport_checksum = Some(udp.checksum()).filter(|sum| exact && *sum != 0);
+                if whole {
                     udp.check_total_len(headers.l4_len())
                 } else {
                     Ok(())
@@ -263,10 +259,7 @@ impl Bytes<'_> {
             Protocol::ICMP | Protocol::ICMPV6 => IcmpHeader::parse(upper).map(|_| ()),
             _ => Ok(()),
         };
-        match read {
-            Ok(()) => Ok(headers),
-            Err(error) => Err(self.explain_upper(error, &headers)),
-        }
+        read.map_err(|error| self.explain_upper(error, headers))
     }
 
     #[cold]
@@ -279,6 +272,21 @@ impl Bytes<'_> {
             _ => DropReason::TransportMalformed,
         }
     }
+}
+
+/// Sum of an IPv4 header. Five words are the rule, and worth not being a loop.
+#[inline(always)]
+fn header_sum(header: &[u8]) -> u32 {
+    let (words, rest) = header.as_chunks::<4>();
+    let &[a, b, c, d, e] = words else {
+        return checksum::sum(header);
+    };
+    debug_assert!(rest.is_empty(), "an IPv4 header is counted in words");
+    let sum: u64 = [a, b, c, d, e]
+        .map(|word| u64::from(u32::from_be_bytes(word)))
+        .into_iter()
+        .sum();
+    (sum >> 32) as u32 + ((sum >> 16) & 0xffff) as u32 + (sum & 0xffff) as u32
 }
 
 #[cold]
@@ -331,40 +339,21 @@ fn check_v6(source: Ipv6Addr, destination: Ipv6Addr, solicitation: bool) -> Resu
 /// datagram and says so nowhere (Linux `CHECKSUM_PARTIAL`). A complete checksum that happens to equal the
 /// sum does no harm: completing it gives the same value.
 #[inline]
-fn partial_checksum(packet: &Packet, umem: &Umem) -> Checksum {
-    let headers = &packet.headers;
-    let Some(first) = packet.frames.first().filter(|_| headers.fragment.is_none()) else {
-        return Checksum::None;
-    };
-    let bytes = umem.bytes(first);
-    let upper = &bytes[usize::from(headers.l4).min(bytes.len())..];
-    let (field, offset) = match headers.protocol {
-        Protocol::TCP => match TcpHeader::parse(upper) {
-            Ok((tcp, _)) => (tcp.checksum(), TcpHeader::CHECKSUM_AT),
-            Err(_) => return Checksum::None,
-        },
-        Protocol::UDP => match UdpHeader::parse(upper) {
-            Ok((udp, _))
-                if udp.checksum() != 0 && usize::from(udp.total_len()) == headers.l4_len() =>
-            {
-                (udp.checksum(), UdpHeader::CHECKSUM_AT)
-            }
-            _ => return Checksum::None,
-        },
-        _ => return Checksum::None,
-    };
-    if field == checksum::fold(pseudo_sum(headers)) {
-        Checksum::Partial {
+fn partial_checksum(headers: &Headers) -> Checksum {
+    match headers.transport_checksum {
+        Some(field) if field == checksum::fold(pseudo_sum(headers)) => Checksum::Partial {
             start: headers.l4,
-            offset: offset as u16,
-        }
-    } else {
-        Checksum::None
+            offset: match headers.protocol {
+                Protocol::TCP => TcpHeader::CHECKSUM_AT as u16,
+                _ => UdpHeader::CHECKSUM_AT as u16,
+            },
+        },
+        _ => Checksum::None,
     }
 }
 
 /// Sum of the pseudo-header of an unfragmented packet's upper protocol.
-#[inline]
+#[inline(always)]
 pub(crate) fn pseudo_sum(headers: &Headers) -> u32 {
     let len = headers.l4_len();
     match (headers.source, headers.destination) {

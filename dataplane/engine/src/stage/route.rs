@@ -8,8 +8,8 @@
 
 use std::net::IpAddr;
 
+use weft_wire::Ipv4Header;
 use weft_wire::answer::IcmpError;
-use weft_wire::{Ipv4Header, Ipv6Header};
 
 use crate::counters::Stage;
 use crate::drop_reason::DropReason;
@@ -17,6 +17,12 @@ use crate::icmp;
 use crate::packet::{Egress, Network, Origin, Packet, PortKind};
 use crate::pipeline::Context;
 use crate::table::fib::Route;
+
+/// Offset of the TTL in an IPv4 header (RFC 791 section 3.1).
+const TTL_AT: usize = 8;
+
+/// Offset of the hop limit in an IPv6 header (RFC 8200 section 3).
+const HOP_LIMIT_AT: usize = 7;
 
 pub(crate) fn process(packets: &mut [Packet], context: &mut Context<'_>) {
     super::each(Stage::Route, packets, context, |packet, context| {
@@ -94,18 +100,21 @@ fn check_hops(packet: &Packet, context: &mut Context<'_>) -> Result<(), DropReas
         return Ok(());
     }
     let first = packet.frames.first().ok_or(DropReason::Truncated)?;
-    let bytes = &context.umem.bytes(first)[usize::from(packet.headers.l3)..];
-    let hops = match packet.headers.network {
-        Network::V4 => Ipv4Header::parse(bytes).map(|(ip, _)| ip.ttl()),
-        _ => Ipv6Header::parse(bytes).map(|(ip, _)| ip.hop_limit()),
+    let at = match packet.headers.network {
+        Network::V4 => TTL_AT,
+        _ => HOP_LIMIT_AT,
     };
+    let hops = context
+        .umem
+        .bytes(first)
+        .get(usize::from(packet.headers.l3) + at);
     match hops {
-        Ok(2..) => Ok(()),
-        Ok(_) => {
+        Some(2..) => Ok(()),
+        Some(_) => {
             icmp::answer(packet, IcmpError::TimeExceeded, context);
             Err(DropReason::TtlExpired)
         }
-        Err(_) => Err(DropReason::Truncated),
+        None => Err(DropReason::Truncated),
     }
 }
 

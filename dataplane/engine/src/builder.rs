@@ -331,7 +331,7 @@ mod tests {
                     match (there, self.remotes[which]) {
                         (true, Some(id)) => builder.replace_remote(id, remote.clone()),
                         (true, None) => {
-                            self.remotes[which] = builder.add_remote(remote.clone()).ok()
+                            self.remotes[which] = builder.add_remote(remote.clone()).ok();
                         }
                         (false, Some(id)) => {
                             builder.remove_remote(id);

@@ -175,7 +175,7 @@ mod tests {
 
     #[test]
     fn versions_die_on_the_publishers_thread() {
-        const VERSIONS: usize = 2_000;
+        const VERSIONS: usize = if cfg!(miri) { 50 } else { 2_000 };
         let (deaths, log) = mpsc::channel();
         let mut publisher = Publisher::new(Table(deaths.clone()));
         let mut subscriber = publisher.subscribe();

@@ -201,6 +201,7 @@ mod tests {
     proptest! {
         /// Any start (indices about to wrap included), any order of operations: a ring is a bounded queue.
         #[test]
+        #[cfg_attr(miri, ignore = "no unsafe code, and slow")]
         fn behaves_like_a_bounded_queue(
             start in prop_oneof![Just(0), Just(u32::MAX - 3), any::<u32>()],
             shift in 0..5u32,

@@ -322,6 +322,7 @@ mod tests {
 
     proptest! {
         #[test]
+        #[cfg_attr(miri, ignore = "no unsafe code, and slow")]
         fn what_is_accepted_lies_inside(
             damage in proptest::collection::vec((0..size_of::<Header>(), any::<u8>()), 1..6),
         ) {

@@ -312,6 +312,14 @@ impl Socket {
         self.tx.level() > 0
     }
 
+    /// Frames lent for receiving that [`Socket::receive`] has not taken: in the fill ring, in the receive ring, and
+    /// what the kernel keeps for itself.
+    #[inline]
+    pub fn rx_outstanding(&self) -> u32 {
+        // Both indices run from 0 since the socket was made, and each frame lent is received once.
+        self.fill.position().wrapping_sub(self.rx.position())
+    }
+
     /// Frames lent for sending that [`Socket::complete`] has not taken back.
     #[inline]
     pub fn tx_outstanding(&self) -> u32 {

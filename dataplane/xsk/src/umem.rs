@@ -47,9 +47,11 @@ pub enum UmemError {
 /// Shared by all workers of a process behind an `Arc`. Several processes may map one memory; the tokens of each
 /// are its own, and the keeper sees to it that only one of them has any.
 pub struct Umem {
-    memory: Arc<Memory>,
+    /// Keeps what the pointers below point into.
+    _memory: Arc<Memory>,
     layout: Layout,
     chunks: NonNull<u8>,
+    owners: NonNull<AtomicU32>,
     tag: u32,
     huge_pages: bool,
     minted: AtomicBool,
@@ -126,10 +128,12 @@ impl Umem {
             layout.chunks_offset as usize,
             layout.frames as usize * FRAME_BYTES,
         );
+        let owners = memory.at(layout.owners_offset as usize, layout.frames as usize);
         Self {
-            memory,
+            _memory: memory,
             layout,
             chunks,
+            owners,
             tag,
             huge_pages,
             minted: AtomicBool::new(false),
@@ -139,7 +143,7 @@ impl Umem {
     /// A second process' view of the same memory, with tokens of its own.
     #[cfg(test)]
     pub(crate) fn successor(&self) -> Self {
-        Self::over(Arc::clone(&self.memory), self.layout, self.huge_pages)
+        Self::over(Arc::clone(&self._memory), self.layout, self.huge_pages)
     }
 
     /// Number of frames.
@@ -210,12 +214,9 @@ impl Umem {
 
     #[inline]
     pub(crate) fn owners(&self) -> Owners<'_> {
-        let words = self
-            .memory
-            .at::<AtomicU32>(self.layout.owners_offset as usize, self.frames() as usize);
-        // SAFETY: in bounds and aligned, checked by `at`; initialised; all accesses everywhere are atomic; the
-        // slice borrows `self`, which holds the memory.
-        Owners::new(unsafe { slice::from_raw_parts(words.as_ptr(), self.frames() as usize) })
+        // SAFETY: in bounds and aligned, checked by `at` in `over`; initialised; all accesses everywhere are atomic;
+        // the slice borrows `self`, which holds the memory.
+        Owners::new(unsafe { slice::from_raw_parts(self.owners.as_ptr(), self.frames() as usize) })
     }
 
     /// The id of the chunk that `address` (from the first chunk on, as rings have it) lies in.

@@ -244,19 +244,17 @@ fn a_descriptor_of_a_frame_not_lent_makes_no_token() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "poll")]
 fn the_descriptor_is_readable_after_a_packet_and_quiet_after_receive() {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
     let mut rig = rig();
     let readable = |socket: &Socket| {
-        let mut poll = libc::pollfd {
-            fd: std::os::fd::AsRawFd::as_raw_fd(&socket.as_fd()),
-            events: libc::POLLIN,
-            revents: 0,
-        };
-        // UNSAFETY: there is no safe poll without another crate.
-        // SAFETY: one live pollfd.
-        #[expect(unsafe_code, reason = "poll")]
-        let ready = unsafe { libc::poll(&raw mut poll, 1, 0) };
-        ready == 1
+        poll(
+            &mut [PollFd::new(socket.as_fd(), PollFlags::POLLIN)],
+            PollTimeout::ZERO,
+        )
+        .unwrap()
+            == 1
     };
     assert!(!readable(&rig.socket));
     rig.socket.refill(&rig.umem, &mut rig.pool, 4);

@@ -9,13 +9,13 @@ COUNT=${COUNT:-200}
 two_nodes
 pod node1 shop/web
 pod node1 shop/client
-echo_server web "$(ip4 web)"
+echo_server web "$(ip4 web)" "${STEADY[@]}"
 for ((i = 1; i <= COUNT; i++)); do pod_manifest node1 "shop/many$i"; done | manifest many.yaml
 for ((i = 1; i <= COUNT; i++)); do ip netns add "many$i"; done
 links_before=$(ip -n node1 -json link | jq length)
 free_before=$(value node1 '.frames.free')
 
-bg client probe weft-bench probe client --to "$(at "$(ip4 web)" 7)" --rate 2000 --seconds 600
+bg client probe "${STEADY[@]}" weft-bench probe client --to "$(at "$(ip4 web)" 7)" --rate 2000 --seconds 600
 PROBE=$!
 
 all() { # COMMAND < names: at once, every one must succeed
@@ -38,7 +38,7 @@ expect 'addresses given' "$(wc -l <<<"$addresses")" -eq $((COUNT * 2))
 expect 'addresses given twice' "$(sort <<<"$addresses" | uniq -d | wc -l)" -eq 0
 
 started=$(now_ms)
-all DEL < <(names | shuf --random-source=<(yes))
+all DEL < <(names | shuf --random-source=/dev/zero)
 say "$COUNT DELs in $(($(now_ms) - started)) ms"
 expect 'links left' "$(ip -n node1 -json link | jq length)" -eq "$links_before"
 within 5 'frames come back' eval '[[ $(value node1 .frames.free) -ge $((free_before - 64)) ]]'

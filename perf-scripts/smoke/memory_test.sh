@@ -14,9 +14,9 @@ for ((i = 1; i <= PODS; i++)); do ip netns add "many$i"; done
 # Memory that no process and no cache accounts for: the kernel's own. Plain MemFree would also count
 # what the page cache and every other process on the machine take in the meantime.
 kernel_kb() {
-  awk '/^(MemTotal|MemFree|Buffers|Cached|SwapCached|AnonPages|SReclaimable):/ { kb[$1] = $2 }
-    END { print kb["MemTotal:"] - kb["MemFree:"] - kb["Buffers:"] - kb["Cached:"] - kb["SwapCached:"] -
-      kb["AnonPages:"] - kb["SReclaimable:"] }' /proc/meminfo
+  awk '/^MemTotal:/ { kb = $2 }
+    /^(MemFree|Buffers|Cached|SwapCached|AnonPages|SReclaimable):/ { kb -= $2 }
+    END { print kb }' /proc/meminfo
 }
 
 before=$(kernel_kb)

@@ -10,23 +10,21 @@ pod node1 shop/client
 pod_manifest node1 shop/storm | manifest storm.yaml
 pod node1 shop/storm
 echo_server web "$(ip4 web)"
-wait_quiet() { # the pod's own neighbour discovery and multicast reports are over
-  local before=-1 now
-  while now=$(port_counter node1 storm rx_packets); [[ $now != "$before" ]]; do
-    before=$now
-    sleep 1.5
-  done
+wait_quiet() { # SECONDS: the pod's own neighbour discovery and multicast reports are over
+  local before now
+  now=$(port_counter node1 storm rx_packets)
+  until before=$now; sleep "$1"; now=$(port_counter node1 storm rx_packets); ((now == before)); do :; done
 }
 
 reasons() { status node1 | jq -c '[.drops[] | {(.name): .count}] | add'; }
 
 storm() { # KIND TO [COUNT RATE]
   local before dropped kernel sent
-  wait_quiet
+  wait_quiet 0.3
   before=$(reasons)
   dropped=$(port_counter node1 storm drops)
   kernel=$(port_counter node1 storm rx_kernel_drops)
-  probe client "$(at "$(ip4 web)" 7)" 1000 4 >"$LOGS/probe.json" &
+  probe client "$(at "$(ip4 web)" 7)" 1000 3 >"$LOGS/probe.json" &
   local probe=$!
   sent=$(in_ns storm weft-bench flood "$1" --count "${3:-10000}" --rate "${4:-4000}" --to "$2")
   wait "$probe"
@@ -40,6 +38,7 @@ storm() { # KIND TO [COUNT RATE]
   expect "drops of $1" "$dropped" -eq "$(jq .hostile <<<"$sent")"
 }
 
+wait_quiet 3
 storm arp-storm "$(ip4 web)"
 storm vlan "$(ip4 web)"
 storm random "$(ip4 web)"

@@ -14,7 +14,9 @@ demo_is_up() { [[ -s $DEMO_PID ]] && kill -0 "$(cut -d' ' -f1 "$DEMO_PID")" 2>/d
 case ${1:-} in
   stop)
     demo_is_up || { echo 'no demo is running'; exit 0; }
-    kill -KILL "$(cut -d' ' -f1 "$DEMO_PID")"
+    read -r outside inside <"$DEMO_PID"
+    kill -KILL "$outside"
+    while kill -0 "$inside" 2>/dev/null; do sleep 0.05; done
     rm -f "$DEMO_PID"
     echo 'demo ended, nothing left'
     exit ;;
@@ -33,18 +35,25 @@ esac
 if [[ -z ${WEFT_SANDBOX:-} ]]; then
   demo_is_up && { echo "a demo is running already; end it with: deploy/demo.sh stop" >&2; exit 1; }
   if [[ -n ${KEEP:-} && -z ${DEMO_READY:-} ]]; then
-    # Left up: the sandbox gets a session of its own and says by a file when it is ready.
+    # Left up: the sandbox gets a session of its own, holds nothing of ours open, and says by a file
+    # when it is ready.
+    mkdir -p "$DEMO_ROOT/target"
+    output=$DEMO_PID.log
     DEMO_READY=$DEMO_PID.ready
-    mkdir -p "$(dirname "$DEMO_PID")"
-    rm -f "$DEMO_READY"
-    DEMO_READY=$DEMO_READY setsid "$0" &
+    rm -f "$DEMO_READY" "$output"
+    if [[ -t 1 ]]; then export DEMO_TTY=1; fi
+    DEMO_READY=$DEMO_READY setsid "$0" </dev/null >"$output" 2>&1 &
     sandbox=$!
     trap 'kill -KILL $sandbox 2>/dev/null; exit 130' INT TERM
+    tail -n +1 -s 0.1 -F --pid=$sandbox "$output" 2>/dev/null &
+    tail=$!
     until [[ -e $DEMO_READY ]]; do
-      kill -0 $sandbox 2>/dev/null || { wait $sandbox; exit 1; }
+      kill -0 $sandbox 2>/dev/null || { wait $tail; wait $sandbox; exit 1; }
       sleep 0.1
     done
-    rm -f "$DEMO_READY"
+    sleep 0.3 # for the last lines
+    kill $tail
+    rm -f "$DEMO_READY" "$output"
     echo "$sandbox $(pgrep -P $sandbox)" >"$DEMO_PID"
     exit
   fi
@@ -55,7 +64,8 @@ export WEFT_LOG_DIR=$DEMO_ROOT/target/demo-logs
 . "$DEMO_ROOT/perf-scripts/topo/two-nodes.sh"
 
 SECONDS_EACH=${SECONDS_EACH:-4}
-if [[ -t 1 && -z ${NO_COLOR:-} ]]; then
+[[ ! -t 1 ]] || DEMO_TTY=1
+if [[ -n ${DEMO_TTY:-} && ${TERM:-dumb} != dumb ]]; then
   bold=$'\e[1m' dim=$'\e[2m' green=$'\e[32m' plain=$'\e[0m'
 else
   bold='' dim='' green='' plain=''
@@ -69,8 +79,8 @@ step() {
   shift
   started=$(now_ms)
   RESULT=
-  if [[ -t 1 ]]; then
-    (while :; do for sign in '|' / - '\'; do printf '\r  %s %s' "$sign" "$text"; sleep 0.1; done; done) &
+  if [[ -n ${DEMO_TTY:-} ]]; then
+    (trap - ERR; while :; do for sign in '|' / - '\'; do printf '\r  %s %s' "$sign" "$text"; sleep 0.1; done; done) &
     spinner=$!
   fi
   "$@"
@@ -79,8 +89,8 @@ step() {
     wait "$spinner" 2>/dev/null || true
     printf '\r'
   fi
-  printf '  %s*%s %-48s %s%s%5d ms%s\n' "$green" "$plain" "$text" \
-    "${RESULT:+$RESULT  }" "$dim" $(($(now_ms) - started)) "$plain"
+  printf '  %s*%s %-52s %-26s %s%6d ms%s\n' "$green" "$plain" "$text" \
+    "$RESULT" "$dim" $(($(now_ms) - started)) "$plain"
 }
 
 pings() { # FROM TO: mean round trip of both families
@@ -100,7 +110,7 @@ throughput() { # NAME SERVER IPERF-ARGS...: also kept in GBIT[NAME]
   local name=$1 to
   to=$(ip4 "$2")
   shift 2
-  GBIT[$name]=$(iperf client "$to" "$SECONDS_EACH" "$@")
+  GBIT[$name]=$(printf '%.2f' "$(iperf client "$to" "$SECONDS_EACH" "$@")")
   RESULT="${GBIT[$name]} Gb/s"
 }
 
@@ -137,7 +147,7 @@ node_summary() {
     "  packets by verdict  \(.verdicts | listed)",
     "  drops by reason     \([.drops[] | select(.count > 0)] | listed)",
     "  frames              \(.frames.total | dots): \(.frames.free | dots) free, \(.frames.fill | dots) lent to rings, \(.frames.leaked) leaked",
-    "  dataplane           pid \(.pid), up \(.uptime_s) s, restarted \(.restarts) times, \(.ports | length) ports, \(.workers | length) workers"'
+    "  dataplane           pid \(.pid), up \(.uptime_s) s, restarts \(.restarts), \(.ports | length) ports, \(.workers | length) workers"'
 }
 
 summary() {

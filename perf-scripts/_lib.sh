@@ -21,7 +21,9 @@ WEFT_TEST=${WEFT_TEST%_test}
 
 if [[ -z ${WEFT_BIN_DIR:-} ]]; then
   WEFT_BIN_DIR=$WEFT_ROOT/target/release
-  [[ -x $WEFT_BIN_DIR/weft-dataplane ]] || WEFT_BIN_DIR=$WEFT_ROOT/target/debug
+  for binary in weft weft-agent weft-bench weft-cni weft-dataplane weft-keeper; do
+    [[ -x $WEFT_BIN_DIR/$binary ]] || WEFT_BIN_DIR=$WEFT_ROOT/target/debug
+  done
 fi
 export WEFT_BIN_DIR PATH="$WEFT_BIN_DIR:/usr/sbin:/sbin:$PATH" LC_ALL=C
 

@@ -19,7 +19,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinSet;
-use weft_api::agent::{Attachment, Collected, Op};
+use weft_api::agent::{Attachment, Op};
 use weft_api::dataplane::Done;
 use weft_api::envelope::{ApiError, ErrorKind, Outcome, Request, Response};
 
@@ -201,23 +201,11 @@ impl Connection {
             }
             Op::Collect { network, valid } => {
                 let collected = agent.collect(&network, &valid).await;
-                let collected = self.remove_host_ends(collected).await;
                 self.answer(id, Ok(collected)).await
             }
             Op::Ready => self.answer(id, Ok(agent.ready())).await,
             Op::Status => self.answer(id, Ok(agent.status())).await,
         }
-    }
-
-    /// What was collected may still have its veth, in a namespace the runtime forgot.
-    async fn remove_host_ends(&self, mut collected: Collected) -> Collected {
-        for attachment in &collected.released {
-            let removed = pod_port::remove(&self.netlink, &attachment.port_name()).await;
-            collected
-                .problems
-                .extend(removed.err().map(|error| error.to_string()));
-        }
-        collected
     }
 
     async fn answer<T: Serialize>(

@@ -15,7 +15,7 @@ use tokio::sync::{RwLock, watch};
 use weft_api::PodRef;
 use weft_api::agent::Ready;
 use weft_api::dataplane::PortSpec;
-use weft_api::object::{Key, LocalNode, Object, UnderlayPath};
+use weft_api::object::{Key, Object, UnderlayPath};
 use weft_api::paths::RunDir;
 use weft_model::compile::ClusterConfig;
 use weft_model::state::Store;
@@ -23,13 +23,7 @@ use weft_model::state::Store;
 use crate::attachments::Attachments;
 use crate::dataplane::Dataplane;
 use crate::desired::{Desired, Outcome};
-
-/// What VXLAN adds to a packet: outer IPv4 20 or IPv6 40, UDP 8, VXLAN 8, inner Ethernet 14.
-const VXLAN_OVERHEAD_V4: u32 = 50;
-const VXLAN_OVERHEAD_V6: u32 = 70;
-
-/// MTU of the underlay while nothing is known about it: Ethernet's.
-const LINK_MTU_UNKNOWN: u32 = 1_500;
+use crate::host::mtu::pod_path_mtu;
 
 /// What the command line says.
 #[derive(Clone, Debug)]
@@ -113,7 +107,7 @@ impl Agent {
             desired: watch::Sender::new(Arc::default()),
             underlay: watch::Sender::new(None),
             objects: watch::Sender::new(None),
-            path_mtu: watch::Sender::new(LINK_MTU_UNKNOWN - VXLAN_OVERHEAD_V4),
+            path_mtu: watch::Sender::new(pod_path_mtu(&[], None, &[])),
             node_port: watch::Sender::new(NodePort::default()),
             progress: watch::Sender::new(Progress::default()),
             problems: Mutex::default(),
@@ -281,7 +275,8 @@ impl Agent {
         let _alone = lock(&self.combining);
         let underlay = self.underlay.borrow().clone().unwrap_or_default();
         let desired = self.desired.borrow().clone();
-        let mtu = path_mtu(&underlay, desired.local.as_ref());
+        let local = desired.local.as_ref().map_or(&[][..], |l| &l.addresses);
+        let mtu = pod_path_mtu(&underlay.paths, underlay.link_mtu, local);
         replace_if_changed(&self.path_mtu, mtu);
         let objects = desired.local.is_some().then(|| {
             let mut objects = desired.objects();
@@ -320,50 +315,4 @@ fn replace_if_changed<T: PartialEq>(sender: &watch::Sender<T>, value: T) {
         }
         changed
     });
-}
-
-/// Largest packet of a pod that passes every tunnel and every uplink whole: the smallest of the
-/// paths and links, less the tunnel's overhead.
-fn path_mtu(underlay: &Underlay, local: Option<&LocalNode>) -> u32 {
-    let overhead = |ipv6: bool| {
-        if ipv6 {
-            VXLAN_OVERHEAD_V6
-        } else {
-            VXLAN_OVERHEAD_V4
-        }
-    };
-    let tunnels = underlay.paths.iter();
-    let tunnels = tunnels.map(|path| path.mtu.saturating_sub(overhead(path.vtep.is_ipv6())));
-    let ipv6_only = local.is_some_and(|local| local.addresses.iter().all(|a| a.is_ipv6()));
-    let link = underlay.link_mtu.unwrap_or(LINK_MTU_UNKNOWN);
-    let widest = link.saturating_sub(overhead(ipv6_only));
-    tunnels.fold(widest, u32::min)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::net::IpAddr;
-    use weft_api::MacAddr;
-
-    fn path(vtep: &str, mtu: u32) -> UnderlayPath {
-        UnderlayPath {
-            vtep: vtep.parse::<IpAddr>().unwrap(),
-            ifname: "eth0".to_owned(),
-            source: "192.0.2.1".parse().unwrap(),
-            source_mac: MacAddr::default(),
-            next_hop_mac: None,
-            mtu,
-        }
-    }
-
-    #[test]
-    fn the_pods_path_mtu_is_that_of_the_narrowest_way() {
-        let of = |paths: Vec<UnderlayPath>, link_mtu| path_mtu(&Underlay { paths, link_mtu }, None);
-        assert_eq!(of(vec![], None), 1_450);
-        assert_eq!(of(vec![], Some(9_000)), 8_950);
-        assert_eq!(of(vec![path("192.0.2.2", 9_000)], Some(9_000)), 8_950);
-        let both = vec![path("192.0.2.2", 1_500), path("2001:db8::2", 1_500)];
-        assert_eq!(of(both, Some(9_000)), 1_430);
-    }
 }

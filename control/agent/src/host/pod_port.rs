@@ -2,7 +2,7 @@
 
 use weft_api::PortName;
 
-use super::{HostError, Netlink, sysctl};
+use super::{Netlink, sysctl};
 
 /// What is wrong with it, a sentence each.
 pub async fn problems(netlink: &Netlink, port: &PortName) -> Vec<String> {
@@ -24,15 +24,4 @@ pub async fn problems(netlink: &Netlink, port: &PortName) -> Vec<String> {
         ));
     }
     problems
-}
-
-/// Removes it, and with it the pod's end; one that is gone is success.
-///
-/// # Errors
-/// [`HostError::Netlink`] when the kernel refuses.
-pub async fn remove(netlink: &Netlink, port: &PortName) -> Result<(), HostError> {
-    match netlink.link(&port.0).await? {
-        Some(link) => netlink.delete_link(&link).await,
-        None => Ok(()),
-    }
 }

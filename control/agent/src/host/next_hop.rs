@@ -80,42 +80,22 @@ fn read(route: &RouteMessage, vtep: IpAddr, source: Option<IpAddr>) -> Result<Wa
             ));
         }
     }
-    let mut way = Way {
-        hop: Hop {
-            index: 0,
-            address: vtep,
-        },
-        source: source.unwrap_or(vtep),
-        mtu: None,
-    };
-    let mut chosen = None;
+    let (mut index, mut address, mut chosen, mut mtu) = (None, vtep, None, None);
     for attribute in &route.attributes {
         match attribute {
-            RouteAttribute::Oif(index) => way.hop.index = *index,
-            RouteAttribute::Gateway(address) => {
-                way.hop.address = as_ip(address).unwrap_or(vtep);
-            }
+            RouteAttribute::Oif(oif) => index = Some(*oif),
+            RouteAttribute::Gateway(gateway) => address = as_ip(gateway).unwrap_or(vtep),
             // An IPv4 route by way of an IPv6 next hop (RFC 5549).
-            RouteAttribute::Via(RouteVia::Inet6(address)) => way.hop.address = (*address).into(),
-            RouteAttribute::Via(RouteVia::Inet(address)) => way.hop.address = (*address).into(),
-            RouteAttribute::PrefSource(address) => chosen = as_ip(address),
-            RouteAttribute::Metrics(metrics) => way.mtu = mtu_of(metrics),
+            RouteAttribute::Via(RouteVia::Inet6(gateway)) => address = (*gateway).into(),
+            RouteAttribute::Via(RouteVia::Inet(gateway)) => address = (*gateway).into(),
+            RouteAttribute::PrefSource(preferred) => chosen = as_ip(preferred),
+            RouteAttribute::Metrics(metrics) => mtu = mtu_of(metrics),
             _ => {}
         }
     }
-    if way.hop.index == 0 {
-        return Err(format!(
-            "the route to node address {vtep} names no interface"
-        ));
-    }
-    match (source, chosen) {
-        (None, None) => Err(format!(
-            "the route to node address {vtep} has no source address"
-        )),
-        (None, Some(chosen)) => Ok(Way {
-            source: chosen,
-            ..way
-        }),
-        (Some(_), _) => Ok(way),
-    }
+    let lacks = |what| format!("the route to node address {vtep} has no {what}");
+    let index = index.ok_or_else(|| lacks("interface"))?;
+    let source = source.or(chosen).ok_or_else(|| lacks("source address"))?;
+    let hop = Hop { index, address };
+    Ok(Way { hop, source, mtu })
 }

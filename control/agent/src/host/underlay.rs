@@ -82,14 +82,7 @@ pub async fn follow(
     mut targets: watch::Receiver<Targets>,
     views: mpsc::Sender<View>,
 ) -> Result<(), HostError> {
-    let mut underlay = Underlay {
-        netlink: Netlink::open()?,
-        ways: BTreeMap::new(),
-        links: HashMap::new(),
-        local: Vec::new(),
-        asked: HashMap::new(),
-        base: View::default(),
-    };
+    let mut underlay = Underlay::new(Netlink::open()?);
     let (_socket, events) = Netlink::follow(&GROUPS)?;
     let mut events = pin!(events);
     let mut last = None;
@@ -170,6 +163,17 @@ struct Underlay {
 }
 
 impl Underlay {
+    fn new(netlink: Netlink) -> Self {
+        Self {
+            netlink,
+            ways: BTreeMap::new(),
+            links: HashMap::new(),
+            local: Vec::new(),
+            asked: HashMap::new(),
+            base: View::default(),
+        }
+    }
+
     fn what_changed(&self, event: &NetlinkPayload<RouteNetlinkMessage>) -> Change {
         let message = match event {
             NetlinkPayload::InnerMessage(message) => message,

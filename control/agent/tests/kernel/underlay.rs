@@ -10,7 +10,7 @@ use weft_api::object::UnderlayPath;
 use crate::namespace::{Namespace, block_on, enter, ip, run, set};
 
 /// Far longer than a change takes, far shorter than the periodic refresh.
-const SOON: Duration = Duration::from_secs(6);
+const SOON: Duration = Duration::from_secs(12);
 
 struct Followed {
     targets: watch::Sender<Targets>,

@@ -40,7 +40,8 @@ Examples:
   weft-dataplane --underlay eth0 --config tuning.json
 
 tuning.json, with the defaults:
-  {\"spin_us\": 20, \"nap_us\": 40, \"awake_us\": 2000, \"lend_idle\": 32, \"lend_active\": 1024, \"zero_copy\": true}
+  {\"spin_us\": 20, \"nap_us\": 40, \"awake_us\": 2000, \"lend_idle\": 32, \"lend_active\": 1024,
+   \"zero_copy\": true, \"priority\": 1}
 
   spin_us      after the last packet, look again without pause for so long
   nap_us       then sleep so long between looks, so that a burst gathers (0: never)
@@ -48,6 +49,7 @@ tuning.json, with the defaults:
   lend_idle    frames lent to a port that never saw a packet
   lend_active  frames lent to a busy port
   zero_copy    ask for zero-copy where the uplink's driver offers it
+  priority     real-time priority (SCHED_FIFO) of the workers, 0 for none
 
 Inspect it with: weft --run-dir DIR status";
 
@@ -79,6 +81,9 @@ pub struct Tuning {
     pub lend_active: u32,
     /// Ask for zero-copy on uplinks.
     pub zero_copy: bool,
+    /// Real-time priority of the workers; 0: the scheduler treats them like any process. A pinned
+    /// worker that competes with hundreds of starting programs otherwise loses most packets.
+    pub priority: u8,
 }
 
 impl Default for Tuning {
@@ -90,6 +95,7 @@ impl Default for Tuning {
             lend_idle: 32,
             lend_active: 1_024,
             zero_copy: true,
+            priority: 1,
         }
     }
 }
@@ -129,6 +135,11 @@ impl Tuning {
             self.awake_us <= 1_000_000,
             "awake_us is {} and must be at most 1000000",
             self.awake_us
+        );
+        anyhow::ensure!(
+            self.priority <= 50,
+            "priority is {} and must be at most 50",
+            self.priority
         );
         let lend = 18..=2_048;
         anyhow::ensure!(

@@ -15,7 +15,7 @@ use weft_engine::{PmtuReport, PortId};
 use weft_keeper::client::{ClientError, KeeperClient, Port};
 use weft_keeper::protocol::{BindRequest, Steering};
 use weft_snapshot::{Publisher, SharedCounters};
-use weft_xsk::{Socket, Umem};
+use weft_xsk::{FramePool, Socket, Umem};
 
 use crate::compile::{self, Compiler};
 use crate::config::Tuning;
@@ -264,7 +264,11 @@ impl Control {
         self.keeper
             .unbind(id)
             .map_err(|error| keeper_failed(&error))?;
-        self.workers.reclaim(PortId(id), &slots)?;
+        let mut frames = FramePool::empty(&self.umem);
+        for slot in slots {
+            self.umem.reclaim(slot, &mut frames);
+        }
+        self.workers.forget(PortId(id), frames, &self.umem)?;
         Ok(())
     }
 

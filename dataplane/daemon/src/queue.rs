@@ -86,7 +86,8 @@ impl Queue {
     /// Asks the kernel what it dropped: a system call, made only when somebody wants to know.
     pub fn read_kernel_counters(&mut self) {
         if let Ok(kernel) = self.socket.statistics() {
-            let dropped = kernel.rx_dropped + kernel.rx_ring_full + kernel.rx_fill_ring_empty_descs;
+            // A packet that finds the fill ring empty counts here and as rx_fill_ring_empty_descs.
+            let dropped = kernel.rx_dropped + kernel.rx_ring_full;
             self.local[QueueCounter::KernelDrops as usize] = dropped;
         }
     }

@@ -45,11 +45,10 @@ const WAIT_WITH_TIMERS_MS: u16 = 100;
 pub enum Command {
     /// Serve a queue; its slot comes with it. Answered once frames are lent and packets can come.
     Attach(u16, Box<Queue>, Sender<()>),
-    /// Stop serving a queue and close this process' handle of it.
-    Detach(u16, Sender<()>),
-    /// The port's queues are closed everywhere: forget it and take back what they held; answers
-    /// with the number of frames.
-    Reclaim(PortId, Vec<u16>, Sender<usize>),
+    /// Stop serving a queue; it comes back and is closed by the asker, since that takes long.
+    Detach(u16, Sender<Option<Box<Queue>>>),
+    /// The port's queues are closed everywhere: forget it, and take over the frames they held.
+    Forget(PortId, Box<FramePool>, Sender<()>),
     /// Copy packets to a tap.
     Tap(Box<Tap>),
     /// Say where this worker's frames are, and read the kernel's counters.
@@ -334,16 +333,14 @@ impl Worker {
                 let _ = done.send(());
             }
             Command::Detach(slot, done) => {
-                self.detach(slot);
-                let _ = done.send(());
+                let _ = done.send(self.detach(slot));
             }
-            Command::Reclaim(port, slots, done) => {
-                let egress = &mut self.egress;
-                self.pipeline.port_removed(port, &mut egress.pool);
-                let taken = slots
-                    .iter()
-                    .map(|slot| egress.umem.reclaim(*slot, &mut egress.pool));
-                let _ = done.send(taken.sum());
+            Command::Forget(port, mut frames, done) => {
+                let pool = &mut self.egress.pool;
+                self.pipeline.port_removed(port, pool);
+                let all = frames.len();
+                pool.take_bulk(&mut frames, all);
+                let _ = done.send(());
             }
             Command::Tap(tap) => self.egress.taps.push(tap),
             Command::Account(answer) => {
@@ -375,21 +372,19 @@ impl Worker {
         Ok(())
     }
 
-    fn detach(&mut self, slot: u16) {
+    fn detach(&mut self, slot: u16) -> Option<Box<Queue>> {
         let egress = &mut self.egress;
-        let Some(queue) = egress
+        let queue = egress
             .queues
             .get_mut(usize::from(slot))
-            .and_then(Option::take)
-        else {
-            return;
-        };
+            .and_then(Option::take)?;
         self.active.retain(|s| *s != slot);
         egress.dirty.retain(|s| *s != slot);
         egress.counters.queues -= 1;
         // Not registered is what we want.
         let _ = self.waiter.remove(queue.socket.as_fd());
         queue.publish();
+        Some(queue)
     }
 
     fn account(&mut self) -> Account {

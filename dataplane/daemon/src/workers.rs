@@ -7,6 +7,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Sender, bounded, unbounded};
+use thread_priority::{
+    RealtimeThreadSchedulePolicy, ThreadPriority, ThreadPriorityValue, ThreadSchedulePolicy,
+};
 use weft_engine::{Pipeline, PipelineConfig, PmtuReport, PortId};
 use weft_snapshot::{Publisher, SharedCounters};
 use weft_xsk::{FramePool, Umem};
@@ -91,7 +94,7 @@ impl Workers {
                 reports: reports.clone(),
                 started,
             });
-            let thread = spawn(id, *core, worker)?;
+            let thread = spawn(id, *core, tuning.priority, worker)?;
             handles.push(WorkerHandle {
                 core: *core,
                 commands,
@@ -130,24 +133,22 @@ impl Workers {
     /// # Errors
     /// A worker that does not answer.
     pub fn detach(&self, worker: u16, slot: u16) -> Result<(), Unresponsive> {
-        self.ask(usize::from(worker), |done| Command::Detach(slot, done))
+        let queue = self.ask(usize::from(worker), |done| Command::Detach(slot, done))?;
+        drop(queue);
+        Ok(())
     }
 
-    /// Lets every worker forget `port`; the first takes back the frames its closed queues held.
+    /// Lets every worker forget `port`; the first takes over the frames its closed queues held.
     ///
     /// # Errors
     /// A worker that does not answer.
-    pub fn reclaim(&self, port: PortId, slots: &[u16]) -> Result<usize, Unresponsive> {
-        let mut taken = 0;
+    pub fn forget(&self, port: PortId, frames: FramePool, umem: &Umem) -> Result<(), Unresponsive> {
+        let mut frames = Some(frames);
         for index in 0..self.0.len() {
-            let slots = if index == 0 {
-                slots.to_vec()
-            } else {
-                Vec::new()
-            };
-            taken += self.ask(index, |done| Command::Reclaim(port, slots, done))?;
+            let frames = frames.take().unwrap_or_else(|| FramePool::empty(umem));
+            self.ask(index, |done| Command::Forget(port, Box::new(frames), done))?;
         }
-        Ok(taken)
+        Ok(())
     }
 
     /// Gives a tap to one worker.
@@ -237,21 +238,50 @@ fn share(mut pool: FramePool, workers: usize, umem: &Umem) -> Vec<FramePool> {
     pools
 }
 
-fn spawn(id: usize, core: Option<usize>, worker: Worker) -> io::Result<JoinHandle<io::Result<()>>> {
+fn spawn(
+    id: usize,
+    core: Option<usize>,
+    priority: u8,
+    worker: Worker,
+) -> io::Result<JoinHandle<io::Result<()>>> {
     std::thread::Builder::new()
         .name(format!("worker-{id}"))
         .spawn(move || {
-            if let Some(core) = core
-                && !core_affinity::set_for_current(core_affinity::CoreId { id: core })
-            {
-                tracing::warn!(
-                    worker = id,
-                    core,
-                    "cannot pin the worker; it runs where the scheduler puts it"
-                );
-            }
-            // The default slack of 50 us would double every nap.
-            let _ = nix::sys::prctl::set_timerslack(1_000);
+            settle(id, core, priority);
             worker.run()
         })
+}
+
+/// Pins the calling worker and raises its priority; neither is worth refusing service for.
+fn settle(id: usize, core: Option<usize>, priority: u8) {
+    if let Some(core) = core
+        && !core_affinity::set_for_current(core_affinity::CoreId { id: core })
+    {
+        tracing::warn!(
+            worker = id,
+            core,
+            "cannot pin the worker; it runs where the scheduler puts it"
+        );
+    }
+    // The default slack of 50 us would double every nap.
+    let _ = nix::sys::prctl::set_timerslack(1_000);
+    if priority == 0 {
+        return;
+    }
+    let policy = ThreadSchedulePolicy::Realtime(RealtimeThreadSchedulePolicy::Fifo);
+    let raised = ThreadPriorityValue::try_from(priority)
+        .map_err(|error| error.to_string())
+        .and_then(|value| {
+            let priority = ThreadPriority::Crossplatform(value);
+            let this = thread_priority::thread_native_id();
+            thread_priority::set_thread_priority_and_policy(this, priority, policy)
+                .map_err(|error| error.to_string())
+        });
+    if let Err(error) = raised {
+        tracing::warn!(
+            worker = id,
+            error,
+            "no real-time priority: under load packets wait for other programs; CAP_SYS_NICE gives it"
+        );
+    }
 }

@@ -8,6 +8,7 @@ mod control;
 mod egress;
 mod handoff;
 mod idle;
+mod lending;
 mod links;
 mod objects;
 mod pcapng;

@@ -6,6 +6,8 @@ use weft_engine::{PortId, PortKind};
 use weft_snapshot::SharedCounters;
 use weft_xsk::{FramePool, Socket, Umem};
 
+use crate::lending::Lending;
+
 /// Counters of a queue, by their place in its block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
@@ -90,6 +92,12 @@ impl Queue {
             let dropped = kernel.rx_dropped + kernel.rx_ring_full;
             self.local[QueueCounter::KernelDrops as usize] = dropped;
         }
+    }
+
+    /// Raises what it may borrow when the last burst used up much of it, and lowers it when frames
+    /// run short.
+    pub fn ask_for_more(&mut self, spare: u32, lending: &Lending) {
+        self.lend = lending.next(self.lend, self.socket.fill_level(), spare);
     }
 
     /// Takes back sent frames and lends new ones to the kernel.

@@ -19,6 +19,7 @@ use crate::config::Tuning;
 use crate::egress::Egress;
 use crate::handoff::Handoffs;
 use crate::idle::{Idle, Rest};
+use crate::lending::Lending;
 use crate::queue::{Queue, QueueCounter};
 use crate::snapshot::Snapshot;
 use crate::tap::Tap;
@@ -47,8 +48,9 @@ pub enum Command {
     Attach(u16, Box<Queue>, Sender<()>),
     /// Stop serving a queue; it comes back and is closed by the asker, since that takes long.
     Detach(u16, Sender<Option<Box<Queue>>>),
-    /// The port's queues are closed everywhere: forget it, and take over the frames they held.
-    Forget(PortId, Box<FramePool>, Sender<()>),
+    /// The port's queues are closed everywhere: forget it, and take over the frames they held. The empty
+    /// pool comes back, so that its memory is not freed here.
+    Forget(PortId, Box<FramePool>, Sender<Box<FramePool>>),
     /// Copy packets to a tap.
     Tap(Box<Tap>),
     /// Say where this worker's frames are, and read the kernel's counters.
@@ -85,7 +87,7 @@ pub struct Worker {
     reports: Sender<PmtuReport>,
     started: Instant,
     expire_at_ns: u64,
-    frames_reserved: usize,
+    lending: Lending,
 }
 
 /// What a worker is made of.
@@ -119,8 +121,7 @@ pub struct Parts {
 impl Worker {
     /// A worker without queues.
     pub fn new(parts: Parts) -> Self {
-        // A sixteenth stays for packets the pipeline builds and for ports yet to come.
-        let frames_reserved = parts.umem.frames() as usize / 16;
+        let lending = Lending::new(&parts.tuning, parts.umem.frames());
         let egress = Egress {
             id: parts.id,
             umem: parts.umem,
@@ -143,7 +144,7 @@ impl Worker {
             reports: parts.reports,
             started: parts.started,
             expire_at_ns: 0,
-            frames_reserved,
+            lending,
         }
     }
 
@@ -207,6 +208,7 @@ impl Worker {
             pool,
             queues,
             taps,
+            counters,
             ..
         } = &mut self.egress;
         let Some(queue) = queues.get_mut(usize::from(slot)).and_then(Option::as_mut) else {
@@ -226,8 +228,10 @@ impl Worker {
         queue.last_rx_ns = now_ns;
         queue.count(QueueCounter::RxPackets, found as u64);
         queue.count(QueueCounter::RxBytes, bytes);
-        let spare = pool.len().saturating_sub(self.frames_reserved) as u32;
-        queue.lend = (spare / 4).clamp(self.tuning.lend_idle, self.tuning.lend_active);
+        queue.ask_for_more(
+            self.lending.spare(pool.len(), counters.queues),
+            &self.lending,
+        );
         for tap in &mut *taps {
             tap.remember(&self.batch, umem, now_ns);
         }
@@ -340,7 +344,7 @@ impl Worker {
                 self.pipeline.port_removed(port, pool);
                 let all = frames.len();
                 pool.take_bulk(&mut frames, all);
-                let _ = done.send(());
+                let _ = done.send(frames);
             }
             Command::Tap(tap) => self.egress.taps.push(tap),
             Command::Account(answer) => {
@@ -356,6 +360,10 @@ impl Worker {
 
     fn attach(&mut self, slot: u16, mut queue: Box<Queue>) -> std::io::Result<()> {
         let egress = &mut self.egress;
+        let spare = self
+            .lending
+            .spare(egress.pool.len(), egress.counters.queues);
+        queue.lend = self.lending.at_first(spare);
         queue.replenish(&egress.umem, &mut egress.pool);
         self.waiter.add(queue.socket.as_fd(), slot)?;
         queue.active = true;

@@ -27,7 +27,7 @@ pub struct Egress {
     /// Rings to and from the other workers.
     pub handoffs: Handoffs,
     /// Captures under way.
-    pub taps: Vec<Box<Tap>>,
+    pub taps: Vec<Tap>,
     /// Counters.
     pub counters: WorkerCounters,
 }

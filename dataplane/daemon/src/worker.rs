@@ -171,7 +171,7 @@ impl Worker {
             }
             match idle.after(worked, now_ns) {
                 Rest::Spin if !worked || round.is_multiple_of(ROUNDS_PER_LOOK) => {
-                    self.look(Some(0))?
+                    self.look(Some(0))?;
                 }
                 Rest::Spin => {}
                 Rest::Nap(nap) => {
@@ -346,7 +346,7 @@ impl Worker {
                 pool.take_bulk(&mut frames, all);
                 let _ = done.send(frames);
             }
-            Command::Tap(tap) => self.egress.taps.push(tap),
+            Command::Tap(tap) => self.egress.taps.push(*tap),
             Command::Account(answer) => {
                 let _ = answer.send(self.account());
             }

@@ -123,7 +123,7 @@ impl Socket {
 
     /// Hands up to `packets` whole packets to `sink` and returns how many.
     ///
-    /// A packet of more than [`CHAIN_MAX`] frames is dropped and counted; one not yet complete stays in the ring.
+    /// A packet of more than [`crate::CHAIN_MAX`] frames is dropped and counted; one not yet complete stays in the ring.
     #[inline]
     pub fn receive(
         &mut self,

@@ -33,7 +33,7 @@ pub struct XdpStatistics {
 pub struct SocketCounters {
     /// Received descriptors of frames this port had not lent, or outside their chunk; ignored.
     pub rx_foreign: u64,
-    /// Packets of more than [`CHAIN_MAX`] frames; dropped.
+    /// Packets of more than [`crate::CHAIN_MAX`] frames; dropped.
     pub rx_oversized: u64,
     /// Chains that can never be sent: empty, an empty frame, no room for metadata, checksum outside the first frame.
     pub tx_refused: u64,
@@ -43,7 +43,7 @@ pub struct SocketCounters {
     pub kick_errors: u64,
 }
 
-/// What came of [`Socket::kick`].
+/// What came of [`crate::Socket::kick`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kick {
     /// Nothing to send, or the driver is at it.

@@ -21,14 +21,16 @@ use ioctl::Device;
 /// checksum of TCP and UDP (`tx-checksum-ip-generic` stays on: a field that holds just the
 /// pseudo-header sum is passed on between local stacks and completed towards the wire).
 ///
-/// - `tx-tcp*`, `tx-udp-segmentation`, `tx-sctp-segmentation`, `tx-gso-list`: a large packet would
-///   arrive without its `gso_size`.
+/// - `tx-tcp*` stay on: a TCP packet of up to 64 KiB arrives whole, and the pipeline knows the
+///   size of its segments from the connection.
+/// - `tx-udp-segmentation`, `tx-sctp-segmentation`, `tx-gso-list`: a large packet would arrive
+///   without its `gso_size`, which nothing tells.
 /// - `tx-checksum-sctp`: the CRC32c would be left blank, and nothing marks it.
 /// - `tx-udp_tnl*`, `tx-gre*`, `tx-ipxip*`: a tunnel inside the pod would hand over inner packets
 ///   that still have to be segmented.
 /// - `tx-vlan*`: the tag would travel beside the packet, and the packet look untagged to XDP.
 pub const FINISHED_PACKETS: &[(&str, bool)] = &[
-    ("tx-tcp*", false),
+    ("tx-tcp*", true),
     ("tx-udp-segmentation", false),
     ("tx-sctp-segmentation", false),
     ("tx-gso-list", false),
@@ -169,7 +171,7 @@ mod tests {
 
     #[test]
     fn patterns_match_whole_names_or_prefixes_and_the_last_wins() {
-        let wanted = [("tx-tcp*", false), ("tx-tcp6-segmentation", true)];
+        let wanted = [("tx-tcp*", true), ("tx-tcp6-segmentation", true)];
         assert_eq!(state_wanted("tx-tcp-segmentation", &wanted), Some(false));
         assert_eq!(state_wanted("tx-tcp6-segmentation", &wanted), Some(true));
         assert_eq!(state_wanted("rx-gro", &wanted), None);

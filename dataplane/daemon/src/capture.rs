@@ -120,6 +120,7 @@ impl<W: Write, L: Fn(PortId) -> PortLabel> Capture<W, L> {
             Outcome::Forwarded(port) => format!("to {}", (self.label)(port).name),
             Outcome::Dropped(reason) => drop_comment(reason),
             Outcome::Consumed => "answered or held by weft".to_owned(),
+            Outcome::Merged => "delivered as part of an earlier segment's packet (GRO)".to_owned(),
             Outcome::Sent => String::new(),
         };
         self.left = self.left.map(|left| left - 1);

@@ -263,6 +263,7 @@ fn entry(port: &AttachedPort) -> PortEntry {
         mtu: port.spec.mtu,
         tcp_mtu: LOCAL_MTU.min(port.spec.mtu),
         tx_checksum: port.record.queues.iter().all(|queue| queue.tx_metadata),
+        gso: port.record.packet_socket && port.spec.kind != ApiPortKind::Uplink,
     }
 }
 

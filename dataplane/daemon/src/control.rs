@@ -15,13 +15,13 @@ use weft_engine::{PmtuReport, PortId};
 use weft_keeper::client::{ClientError, KeeperClient, Port};
 use weft_keeper::protocol::{BindRequest, Steering};
 use weft_snapshot::{Publisher, SharedCounters};
-use weft_xsk::{FramePool, Socket, Umem};
+use weft_xsk::{FramePool, PacketSocket, Umem};
 
 use crate::compile::{self, Compiler};
 use crate::config::Tuning;
 use crate::objects::{Effect, ObjectStore};
 use crate::ports::{AttachedPort, Ports, QUEUES_MAX};
-use crate::queue::{QUEUE_COUNTERS, Queue};
+use crate::queue::{Mapped, QUEUE_COUNTERS, Queue};
 use crate::snapshot::{Home, Snapshot};
 use crate::workers::{Unresponsive, Workers};
 
@@ -52,9 +52,6 @@ pub struct Control {
     /// What the keeper steers now.
     pub steering: Steering,
 }
-
-/// A mapped socket and where its worker shows its counters.
-pub type MappedQueue = (Socket, Arc<SharedCounters>);
 
 fn keeper_failed(error: &ClientError) -> ApiError {
     match error {
@@ -227,7 +224,7 @@ impl Control {
     ///
     /// # Errors
     /// Failed when a worker does not answer.
-    pub fn serve(&mut self, id: u16, queues: Vec<MappedQueue>) -> Result<PortAttached, ApiError> {
+    pub fn serve(&mut self, id: u16, queues: Vec<Mapped>) -> Result<PortAttached, ApiError> {
         let lend = self.tuning.lend_idle;
         let Some(port) = self.ports.get_mut(id) else {
             return Err(ApiError::new(
@@ -237,8 +234,8 @@ impl Control {
         };
         let mode = port.status().mode;
         let kind = compile::kind(port.spec.kind);
-        for ((socket, counters), home) in queues.into_iter().zip(&port.homes) {
-            let queue = Queue::new(home.port, kind, socket, lend, counters);
+        for (mapped, home) in queues.into_iter().zip(&port.homes) {
+            let queue = Queue::new(home.port, kind, mapped, lend);
             self.workers
                 .attach(home.worker, home.slot, Box::new(queue))?;
         }
@@ -333,8 +330,13 @@ pub fn map(
     port: Port,
     spec: PortSpec,
     workers: usize,
-) -> Result<(AttachedPort, Vec<MappedQueue>), ApiError> {
-    let Port { record, sockets } = port;
+) -> Result<(AttachedPort, Vec<Mapped>), ApiError> {
+    let Port {
+        record,
+        sockets,
+        packet_socket,
+    } = port;
+    let packet_socket = packet_socket.map(PacketSocket::new);
     let failed = |error: &dyn std::fmt::Display| {
         ApiError::new(
             ErrorKind::Failed,
@@ -358,7 +360,12 @@ pub fn map(
         });
         let block = Arc::new(SharedCounters::new(QUEUE_COUNTERS));
         counters.push(Arc::clone(&block));
-        mapped.push((socket, block));
+        let packet_socket = packet_socket.as_ref().map(PacketSocket::try_clone);
+        mapped.push(Mapped {
+            socket,
+            packet_socket: packet_socket.transpose().map_err(|error| failed(&error))?,
+            counters: block,
+        });
     }
     Ok((
         AttachedPort {

@@ -1,10 +1,9 @@
 //! Packets on their way from the worker that received them to the one that owns the port.
 
 use rtrb::{Consumer, Producer, RingBuffer};
-use weft_engine::Checksum;
 use weft_snapshot::Doorbell;
-use weft_xsk::FrameChain;
 
+use crate::egress::Outgoing;
 use crate::waiter::Bell;
 
 /// Packets that fit between two workers. At 4 bursts a full ring means that the owner is overloaded,
@@ -16,9 +15,7 @@ pub struct Handoff {
     /// Queue of the receiving worker.
     pub slot: u16,
     /// The packet.
-    pub frames: FrameChain,
-    /// What the kernel is to do about its checksum.
-    pub checksum: Checksum,
+    pub packet: Outgoing,
 }
 
 /// One worker's rings to and from all others.
@@ -115,7 +112,7 @@ impl Handoffs {
                 frames += first
                     .iter()
                     .chain(second)
-                    .map(|handoff| handoff.frames.len() as u64)
+                    .map(|handoff| handoff.packet.frames.len() as u64)
                     .sum::<u64>();
             }
         }

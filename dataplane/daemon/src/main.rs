@@ -1,6 +1,7 @@
 //! `weft-dataplane`: the switching process. It takes sockets, frames and maps from `weft-keeper`,
 //! runs the pipeline on pinned workers, and obeys `dataplane.sock`.
 
+mod burst;
 mod capture;
 mod compile;
 mod config;

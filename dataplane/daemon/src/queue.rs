@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use weft_engine::{PortId, PortKind};
+use weft_engine::{BATCH_FRAMES_MAX, PortId, PortKind};
 use weft_snapshot::SharedCounters;
-use weft_xsk::{FramePool, Socket, Umem};
+use weft_xsk::{FramePool, PacketSocket, Socket, Umem};
 
 use crate::lending::Lending;
 
@@ -31,7 +31,17 @@ pub enum QueueCounter {
 /// Number of [`QueueCounter`]s.
 pub const QUEUE_COUNTERS: usize = 7;
 
-/// A queue: its socket, what it may borrow, and its counters.
+/// What a queue sends and receives with, and where its counters are shown.
+pub struct Mapped {
+    /// The AF_XDP socket.
+    pub socket: Socket,
+    /// The port's packet socket, if it has one.
+    pub packet_socket: Option<PacketSocket>,
+    /// A block of [`QUEUE_COUNTERS`].
+    pub counters: Arc<SharedCounters>,
+}
+
+/// A queue: its sockets, what it may borrow, and its counters.
 pub struct Queue {
     /// The port it belongs to.
     pub port: PortId,
@@ -39,6 +49,8 @@ pub struct Queue {
     pub kind: PortKind,
     /// The AF_XDP socket.
     pub socket: Socket,
+    /// Sends what AF_XDP cannot: GSO packets.
+    pub packet_socket: Option<PacketSocket>,
     /// Frames the fill ring is kept at.
     pub lend: u32,
     /// When the last packet was received, in the worker's clock.
@@ -52,26 +64,21 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// A queue around `socket`, not yet active, lending `lend` frames, whose counters are shown in
-    /// `shared`, a block of [`QUEUE_COUNTERS`].
-    pub fn new(
-        port: PortId,
-        kind: PortKind,
-        socket: Socket,
-        lend: u32,
-        shared: Arc<SharedCounters>,
-    ) -> Self {
-        let local = [0; QUEUE_COUNTERS];
+    /// A queue of a port, not yet active, lending `lend` frames.
+    pub fn new(port: PortId, kind: PortKind, mapped: Mapped, lend: u32) -> Self {
+        let mut socket = mapped.socket;
+        socket.set_burst_frames(BATCH_FRAMES_MAX as u32);
         Self {
             port,
             kind,
             socket,
+            packet_socket: mapped.packet_socket,
             lend,
             last_rx_ns: 0,
             active: false,
             dirty: false,
-            local,
-            shared,
+            local: [0; QUEUE_COUNTERS],
+            shared: mapped.counters,
         }
     }
 
@@ -98,6 +105,13 @@ impl Queue {
     /// run short.
     pub fn ask_for_more(&mut self, spare: u32, lending: &Lending) {
         self.lend = lending.next(self.lend, self.socket.fill_level(), spare);
+    }
+
+    /// Makes the kernel send what is in the transmit ring, so that what goes another way does not overtake it.
+    pub fn drain_ring(&mut self) {
+        if self.dirty {
+            self.socket.kick();
+        }
     }
 
     /// Takes back sent frames and lends new ones to the kernel.

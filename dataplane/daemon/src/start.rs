@@ -10,16 +10,17 @@ use nix::ifaddrs::getifaddrs;
 use weft_api::dataplane::{PortKind, PortSpec};
 use weft_api::paths::RunDir;
 use weft_api::{MacAddr, PortName};
-use weft_keeper::client::{KeeperClient, Port};
+use weft_keeper::client::KeeperClient;
 use weft_keeper::protocol::Steering;
 use weft_snapshot::Publisher;
 use weft_xsk::{FramePool, Umem};
 
 use crate::compile::Compiler;
 use crate::config::{Cli, Tuning};
-use crate::control::{self, Control, MappedQueue};
+use crate::control::{self, Control};
 use crate::objects::ObjectStore;
 use crate::ports::Ports;
+use crate::queue::Mapped;
 use crate::snapshot::Snapshot;
 use crate::workers::Workers;
 
@@ -47,7 +48,7 @@ pub fn start(cli: &Cli, tuning: Tuning) -> Result<Control> {
     let mut pool = FramePool::empty(&umem);
     let sockets = queues
         .iter_mut()
-        .flat_map(|(_, queues)| queues.iter_mut().map(|queue| &mut queue.0));
+        .flat_map(|(_, queues)| queues.iter_mut().map(|queue| &mut queue.socket));
     let report = weft_xsk::recover(&umem, sockets, &mut pool)
         .context("finding the frames of the last dataplane")?;
     tracing::info!(
@@ -104,24 +105,24 @@ pub fn start(cli: &Cli, tuning: Tuning) -> Result<Control> {
     Ok(control)
 }
 
-type Adopted = (Ports, Vec<(u16, Vec<MappedQueue>)>, Vec<u16>);
+type Adopted = (Ports, Vec<(u16, Vec<Mapped>)>, Vec<u16>);
 
 /// Maps every port a predecessor left; those whose description cannot be read are given up.
 fn adopt(keeper: &mut KeeperClient, workers: usize) -> Result<Adopted> {
     let mut ports = Ports::default();
     let mut queues = Vec::new();
     let mut foreign = Vec::new();
-    for Port { record, sockets } in keeper.ports().context("asking the keeper for its ports")? {
-        let id = record.id;
-        match serde_json::from_value::<PortSpec>(record.config.clone()) {
+    for port in keeper.ports().context("asking the keeper for its ports")? {
+        let id = port.record.id;
+        match serde_json::from_value::<PortSpec>(port.record.config.clone()) {
             Ok(spec) => {
-                let (port, mapped) = control::map(Port { record, sockets }, spec, workers)
-                    .map_err(|error| anyhow!(error))?;
+                let (port, mapped) =
+                    control::map(port, spec, workers).map_err(|error| anyhow!(error))?;
                 ports.insert(port);
                 queues.push((id, mapped));
             }
             Err(error) => {
-                tracing::error!(port = %record.ifname, %error, "the keeper's port has an unreadable description");
+                tracing::error!(port = %port.record.ifname, %error, "the keeper's port has an unreadable description");
                 foreign.push(id);
             }
         }

@@ -35,6 +35,8 @@ pub enum Outcome {
     Dropped(DropReason),
     /// Received, then answered or held by the pipeline.
     Consumed,
+    /// Sent as part of the packet before it.
+    Merged,
     /// This is the packet as it was sent.
     Sent,
 }
@@ -127,6 +129,7 @@ impl Tap {
                 Verdict::Tx(port) => (0, port.0),
                 Verdict::Drop(reason) => (1, reason as u16),
                 Verdict::Consumed | Verdict::Pending => (2, 0),
+                Verdict::Merged => (3, 0),
             };
             if self.filter.drops_only && kind != 1 {
                 continue;
@@ -181,6 +184,7 @@ impl TapReader {
                 .get(usize::from(half(20)))
                 .map_or(Outcome::Consumed, |reason| Outcome::Dropped(*reason)),
             2 => Outcome::Consumed,
+            3 => Outcome::Merged,
             _ => Outcome::Sent,
         };
         Some(Copied {

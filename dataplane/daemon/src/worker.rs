@@ -15,6 +15,7 @@ use weft_engine::{BATCH_MAX, Batch, Env, Packet, Pipeline, PmtuReport, PortId, P
 use weft_snapshot::{SharedCounters, Subscriber};
 use weft_xsk::{FramePool, Umem};
 
+use crate::burst::Burst;
 use crate::config::Tuning;
 use crate::egress::Egress;
 use crate::handoff::Handoffs;
@@ -128,6 +129,8 @@ impl Worker {
             pool: parts.pool,
             queues: Vec::new(),
             dirty: Vec::new(),
+            burst: Burst::default(),
+            late_drops: 0,
             handoffs: parts.handoffs,
             taps: Vec::new(),
             counters: WorkerCounters::new(parts.counters),
@@ -193,7 +196,7 @@ impl Worker {
         worked |= self
             .egress
             .take_handoffs(self.pipeline.counters_mut(), now_ns);
-        self.egress.kick();
+        self.egress.kick(self.pipeline.counters_mut());
         if now_ns >= self.expire_at_ns && self.pipeline.has_timers() {
             self.expire_at_ns = now_ns + EXPIRE_NS;
             self.expire(now_ns);

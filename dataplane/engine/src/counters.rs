@@ -72,11 +72,19 @@ pub enum Outcome {
     Drop,
     /// Taken by the pipeline.
     Consumed,
+    /// Sent as part of another packet.
+    Merged,
 }
 
 impl Outcome {
     /// All outcomes.
-    pub const ALL: [Self; 4] = [Self::Tx, Self::Host, Self::Drop, Self::Consumed];
+    pub const ALL: [Self; 5] = [
+        Self::Tx,
+        Self::Host,
+        Self::Drop,
+        Self::Consumed,
+        Self::Merged,
+    ];
 
     /// Number of outcomes.
     pub const COUNT: usize = Self::ALL.len();
@@ -88,6 +96,7 @@ impl Outcome {
             Self::Host => "host",
             Self::Drop => "drop",
             Self::Consumed => "consumed",
+            Self::Merged => "merged",
         }
     }
 }
@@ -147,6 +156,7 @@ impl Counters {
                 Verdict::Tx(_) => self.outcomes[Outcome::Tx as usize] += 1,
                 Verdict::Drop(reason) => self.drop(reason),
                 Verdict::Consumed => self.outcomes[Outcome::Consumed as usize] += 1,
+                Verdict::Merged => self.outcomes[Outcome::Merged as usize] += 1,
                 Verdict::Pending => unreachable!("the last stage leaves no packet undecided"),
             }
         }

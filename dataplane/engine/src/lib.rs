@@ -35,7 +35,7 @@ pub mod tables;
 #[doc(hidden)]
 pub mod testbed;
 
-pub use batch::{BATCH_MAX, BORN_MAX, Batch};
+pub use batch::{BATCH_FRAMES_MAX, BATCH_MAX, BORN_MAX, Batch};
 pub use builder::{PORTS_MAX, REMOTES_MAX, RangeKind, TableError, TablesBuilder};
 pub use counters::{Counters, Outcome, Stage};
 pub use drop_reason::DropReason;

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use weft_wire::{ChecksumField, Fragment, Protocol, TcpFlags};
-use weft_xsk::FrameChain;
+use weft_xsk::{FrameChain, Gso};
 
 use crate::drop_reason::DropReason;
 
@@ -56,6 +56,8 @@ pub enum Verdict {
     Drop(DropReason),
     /// The pipeline took the frames: the packet was a report to this node, or is held.
     Consumed,
+    /// Its payload goes with an earlier segment of its connection, in one GSO packet.
+    Merged,
 }
 
 /// Who completes the transport checksum.
@@ -224,12 +226,16 @@ pub struct Packet {
     pub admitted: bool,
     /// `route`: the way out.
     pub egress: Egress,
-    /// `route`: largest IP packet on the way, if it must be cut into fragments of that size.
+    /// `route`: largest IP packet on the way, if it must be cut into fragments or segments of that size.
     pub cut_to: Option<u32>,
+    /// `offload`: it stands for many segments, which the receiver of the port knows how to tell apart.
+    pub gso: Option<Gso>,
     /// `encap`: bytes in front of the inner Ethernet header; 0 without a tunnel.
     pub outer_len: u8,
     /// `encap`: the uplink it leaves by.
     pub uplink: PortId,
+    /// `encap`: the same number for packets whose outer headers differ in lengths only; 0 without a tunnel.
+    pub tunnel_flow: u64,
 }
 
 impl Packet {
@@ -248,6 +254,13 @@ impl Packet {
     #[inline]
     pub fn total_len(&self) -> usize {
         self.frames.iter().map(weft_xsk::Frame::len).sum()
+    }
+
+    /// Whether it may stand for many TCP segments: a local stack left their checksums to a device, and so it may
+    /// have left segmentation.
+    #[inline]
+    pub(crate) fn is_gso_candidate(&self) -> bool {
+        self.headers.protocol == Protocol::TCP && matches!(self.checksum, Checksum::Partial { .. })
     }
 
     /// Still on its way.

@@ -124,6 +124,8 @@ pub struct PortEntry {
     pub tcp_mtu: u32,
     /// The far end completes transport checksums (TX metadata usable on its socket).
     pub tx_checksum: bool,
+    /// It takes GSO packets: the worker has a packet socket for it, and a local stack is behind it.
+    pub gso: bool,
 }
 
 impl PortEntry {

@@ -58,6 +58,7 @@ pub enum BrokerError {
 struct BoundPort {
     record: PortRecord,
     sockets: Vec<Rc<Bound>>,
+    packet_socket: Option<Rc<OwnedFd>>,
     link: XdpLink,
 }
 
@@ -68,12 +69,14 @@ pub enum Descriptor {
     Memory(Rc<OwnedFd>),
     /// A socket.
     Socket(Rc<Bound>),
+    /// A port's packet socket.
+    PacketSocket(Rc<OwnedFd>),
 }
 
 impl AsFd for Descriptor {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
-            Self::Memory(memory) => memory.as_fd(),
+            Self::Memory(fd) | Self::PacketSocket(fd) => fd.as_fd(),
             Self::Socket(bound) => bound.fd.as_fd(),
         }
     }
@@ -164,6 +167,7 @@ impl Broker {
             .map_err(|full| ApiError::new(ErrorKind::Exhausted, full.to_string()))?;
         let rings = rings_of(request.kind);
         let sockets = self.bind_queues(&request, interface.index, queues, rings)?;
+        let packet_socket = open_packet_socket(&request, interface.index, &sockets)?;
         let link = self
             .install(place, interface.index, request.kind, &sockets)
             .map_err(|error| self.undo(place, interface.index, &request.ifname, &error))?;
@@ -173,12 +177,14 @@ impl Broker {
             ifindex: interface.index,
             kind: request.kind,
             queues: queue_records(place.slots, rings, &sockets),
+            packet_socket: packet_socket.is_some(),
             xdp_mode: link.mode().into(),
             config: request.config,
         };
         let port = BoundPort {
             record: record.clone(),
             sockets,
+            packet_socket,
             link,
         };
         let descriptors = port.descriptors().collect();
@@ -406,10 +412,29 @@ impl Broker {
 
 impl BoundPort {
     fn descriptors(&self) -> impl Iterator<Item = Descriptor> {
-        self.sockets
-            .iter()
-            .map(|bound| Descriptor::Socket(Rc::clone(bound)))
+        let sockets = self.sockets.iter().map(Rc::clone).map(Descriptor::Socket);
+        let packet_socket = self.packet_socket.iter().map(Rc::clone);
+        sockets.chain(packet_socket.map(Descriptor::PacketSocket))
     }
+}
+
+/// A port's packet socket. Not of a zero-copy device: there AF_XDP alone is faster. An uplink's goes through the
+/// queueing discipline, where the kernel segments what its device cannot; a veth towards a local stack takes GSO
+/// packets whole.
+fn open_packet_socket(
+    request: &BindRequest,
+    ifindex: u32,
+    sockets: &[Rc<Bound>],
+) -> Result<Option<Rc<OwnedFd>>, ApiError> {
+    if sockets.iter().any(|bound| bound.mode == Mode::ZeroCopy) {
+        return Ok(None);
+    }
+    let queued = request.kind == PortKind::Uplink;
+    let fd = weft_xsk::open_packet_socket(ifindex, queued).map_err(|error| {
+        let message = format!("opening a packet socket on {}: {error}", request.ifname);
+        ApiError::new(ErrorKind::Failed, message)
+    })?;
+    Ok(Some(Rc::new(fd)))
 }
 
 fn rings_of(kind: PortKind) -> Rings {

@@ -57,6 +57,8 @@ pub struct Port {
     pub record: PortRecord,
     /// Its sockets, open until dropped.
     pub sockets: Vec<OwnedFd>,
+    /// Its packet socket, if the record says there is one.
+    pub packet_socket: Option<OwnedFd>,
 }
 
 /// A connection that holds the session. When it is dropped, everything bound stays with the keeper.
@@ -188,16 +190,24 @@ impl AsFd for KeeperClient {
 }
 
 fn with_sockets(record: PortRecord, sockets: &mut VecDeque<OwnedFd>) -> Result<Port, ClientError> {
-    if sockets.len() < record.queues.len() {
+    let expected = record.queues.len() + usize::from(record.packet_socket);
+    if sockets.len() < expected {
         return Err(ClientError::Protocol(format!(
-            "port {} came with {} of {} sockets",
+            "port {} came with {} of {expected} sockets",
             record.id,
             sockets.len(),
-            record.queues.len()
         )));
     }
-    let sockets = sockets.drain(..record.queues.len()).collect();
-    Ok(Port { record, sockets })
+    let queues = sockets.drain(..record.queues.len()).collect();
+    let packet_socket = match record.packet_socket {
+        true => sockets.pop_front(),
+        false => None,
+    };
+    Ok(Port {
+        record,
+        sockets: queues,
+        packet_socket,
+    })
 }
 
 /// Nobody there yet, or somebody not gone yet.

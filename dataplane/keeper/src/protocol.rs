@@ -2,7 +2,8 @@
 //!
 //! One JSON document per line, as on weft's other control sockets. A request is
 //! `{"id":N,"op":"…",…}`; its answer repeats the id, says how many descriptors come with it, and holds
-//! `"ok"` or `"error"`. Descriptors travel as SCM_RIGHTS in the order of the answer's queues: the
+//! `"ok"` or `"error"`. Descriptors travel as SCM_RIGHTS in the order of the answer's queues, behind each
+//! port's the packet socket: the
 //! first [`DESCRIPTORS_PER_MESSAGE`] with the answer's line, the next ones with empty lines after it.
 //!
 //! One connection at a time holds the session (`hello`). It ends with the connection; what was bound
@@ -154,6 +155,10 @@ pub struct PortRecord {
     pub kind: PortKind,
     /// Its sockets; the descriptors follow in this order.
     pub queues: Vec<QueueRecord>,
+    /// One more descriptor follows the queues': a packet socket that sends by this interface
+    /// ([`weft_xsk::PacketSocket`]). Absent from a zero-copy uplink and from keepers that had none.
+    #[serde(default)]
+    pub packet_socket: bool,
     /// Where its program runs.
     pub xdp_mode: XdpMode,
     /// As given.

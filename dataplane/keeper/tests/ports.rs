@@ -50,7 +50,9 @@ fn an_uplink_gets_native_mode_and_a_socket_per_queue() {
         zero_copy: true,
         ..BindRequest::new("up0", PortKind::Uplink)
     };
-    let Port { record, sockets } = keeper.bind(&request).unwrap();
+    let Port {
+        record, sockets, ..
+    } = keeper.bind(&request).unwrap();
     assert_eq!(record.xdp_mode, XdpMode::Native);
     assert_eq!(xdp_mode("up0"), Some("xdp"));
     assert_eq!(sockets.len(), 4);

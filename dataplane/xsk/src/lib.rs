@@ -53,6 +53,7 @@ pub mod frame;
 pub mod layout;
 mod memory;
 pub mod owner;
+pub mod packet_socket;
 pub mod pool;
 pub mod recover;
 mod ring;
@@ -68,6 +69,7 @@ pub use frame::{
     leaked_frames,
 };
 pub use owner::{Owner, OwnerCounts};
+pub use packet_socket::{Gso, GsoKind, PacketSocket, Sent, open_packet_socket};
 pub use pool::{FrameBatch, FramePool};
 pub use recover::{RecoverError, RecoveryReport, recover};
 pub use sim::{Faults, SentPacket, SimKernel};

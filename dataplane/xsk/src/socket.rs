@@ -41,6 +41,7 @@ pub struct Socket {
     sizes: RingSizes,
     multi_buffer: bool,
     tx_metadata: bool,
+    burst_frames: u32,
     /// In the middle of a packet whose beginning was thrown away.
     discarding: bool,
     /// Frames of packets thrown away, to be lent again first.
@@ -79,6 +80,7 @@ impl Socket {
             sizes,
             multi_buffer: true,
             tx_metadata: true,
+            burst_frames: u32::MAX,
             discarding: false,
             spare: Vec::with_capacity((sizes.fill + sizes.rx) as usize),
             counters: SocketCounters::default(),
@@ -116,12 +118,18 @@ impl Socket {
         self.multi_buffer
     }
 
+    /// Bounds a burst: [`Socket::receive`] takes no further packet once those it took hold so many frames.
+    pub fn set_burst_frames(&mut self, frames: u32) {
+        self.burst_frames = frames;
+    }
+
     /// Sizes of its rings.
     pub fn sizes(&self) -> RingSizes {
         self.sizes
     }
 
-    /// Hands up to `packets` whole packets to `sink` and returns how many.
+    /// Hands up to `packets` whole packets to `sink` and returns how many; fewer when they hold many frames
+    /// ([`Socket::set_burst_frames`]).
     ///
     /// A packet of more than [`crate::CHAIN_MAX`] frames is dropped and counted; one not yet complete stays in the ring.
     #[inline]
@@ -143,8 +151,8 @@ impl Socket {
         };
         let mut pass = self.rx.pass();
         let mut left = pass.available();
-        let mut received = 0;
-        while received < packets && left > 0 {
+        let (mut received, mut taken) = (0, 0);
+        while received < packets && taken < self.burst_frames && left > 0 {
             if self.discarding {
                 let descriptor = pass.next();
                 left -= 1;
@@ -153,9 +161,10 @@ impl Socket {
                 continue;
             }
             match span(&pass, left, self.sizes.rx) {
-                Span::Whole(frames) => {
-                    left -= frames;
-                    if let Some(chain) = taker.take(&mut pass, frames) {
+                Span::Whole(span) => {
+                    left -= span;
+                    taken += span;
+                    if let Some(chain) = taker.take(&mut pass, span) {
                         received += 1;
                         sink(chain);
                     }

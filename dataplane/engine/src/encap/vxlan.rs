@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use weft_wire::{
     EtherType, EthernetHeader, Ipv4Header, Ipv6Header, MacAddr, Protocol, UdpHeader, Vni,
-    VxlanHeader, vxlan,
+    VxlanHeader, checksum, vxlan,
 };
 use zerocopy::IntoBytes;
 
@@ -134,6 +134,31 @@ pub fn resize(front: &mut [u8], inner_len: usize, identification: u16) -> bool {
     };
     udp.set_total_len(udp_len);
     true
+}
+
+/// Makes the headers at the start of `front` those of one large UDP datagram, from which a device or the kernel makes
+/// the packets: `payload_len` bytes behind its UDP header, whose checksum is left partial. Returns where the UDP
+/// header starts; none when they are not what [`Outer::write`] wrote, or it would be too long.
+pub fn join(front: &mut [u8], payload_len: usize) -> Option<usize> {
+    let inner_len = payload_len.checked_sub(VxlanHeader::LEN)?;
+    let (ethernet, l3) = EthernetHeader::parse(front).ok()?;
+    let ether_type = ethernet.ether_type();
+    let udp_len = u16::try_from(UdpHeader::LEN + payload_len).ok()?;
+    u16::try_from(Ipv6Header::LEN + usize::from(udp_len)).ok()?;
+    let identification = Ipv4Header::parse(&front[l3..]).map_or(0, |(ip, _)| ip.identification());
+    if !resize(front, inner_len, identification) {
+        return None;
+    }
+    let (sum, len) = if ether_type == EtherType::IPV4 {
+        let (ip, len) = Ipv4Header::parse(&front[l3..]).ok()?;
+        (ip.pseudo_sum(udp_len), len)
+    } else {
+        let (ip, len) = Ipv6Header::parse(&front[l3..]).ok()?;
+        (ip.pseudo_sum(Protocol::UDP, udp_len.into()), len)
+    };
+    let (udp, _) = UdpHeader::parse_mut(&mut front[l3 + len..]).ok()?;
+    udp.set_checksum(checksum::fold(sum));
+    Some(l3 + len)
 }
 
 #[cfg(test)]

@@ -28,15 +28,8 @@ pub(crate) fn process(packets: &mut [Packet], context: &mut Context<'_>) {
 }
 
 #[inline]
-fn encap(
-    packet: &mut Packet,
-    remote: RemoteId,
-    context: &mut Context<'_>,
-) -> Result<(), DropReason> {
-    let remote = context
-        .tables
-        .remote(remote)
-        .ok_or(DropReason::NoNeighbour)?;
+fn encap(packet: &mut Packet, id: RemoteId, context: &mut Context<'_>) -> Result<(), DropReason> {
+    let remote = context.tables.remote(id).ok_or(DropReason::NoNeighbour)?;
     let path = remote.path.ok_or(DropReason::NoNeighbour)?;
     *context.ip_id = context.ip_id.wrapping_add(1);
     let front = vxlan::front_len(remote.vtep);
@@ -60,11 +53,18 @@ fn encap(
         .map_err(|_| DropReason::NoHeadroom)?;
     packet.outer_len = front as u8;
     packet.uplink = path.uplink;
+    packet.tunnel_flow = tunnel_flow(id, &outer);
     if outer.write(context.umem.bytes_mut(first)) {
         Ok(())
     } else {
         Err(DropReason::NoNeighbour)
     }
+}
+
+/// What the outer headers are made of: the remote node, the source port or flow label, the traffic class.
+#[inline]
+fn tunnel_flow(remote: RemoteId, outer: &Outer) -> u64 {
+    1 << 63 | u64::from(remote.0) << 40 | u64::from(outer.flow_hash) << 8 | u64::from(outer.class)
 }
 
 /// TOS or traffic class of the inner packet: DSCP (RFC 2983, uniform) and ECN (RFC 6040 section 4.1) are

@@ -72,7 +72,11 @@ fn look_up(packet: &mut Packet, context: &mut Context<'_>) -> Result<u32, DropRe
             let id = context.node.node_port.ok_or(DropReason::PortGone)?;
             let port = context.tables.port(id).ok_or(DropReason::PortGone)?;
             packet.egress = Egress::Host { port: id, own };
-            Ok(port.mtu)
+            Ok(if own || !packet.is_gso_candidate() {
+                port.mtu
+            } else {
+                context.node.outside_mtu
+            })
         }
         Route::NoEndpoint => {
             icmp::answer(packet, IcmpError::NoAddress, context);
@@ -118,9 +122,22 @@ fn check_hops(packet: &Packet, context: &mut Context<'_>) -> Result<(), DropReas
     }
 }
 
-/// IPv4 that allows it is cut into fragments at the end of the path; all else is for the sender to shrink.
-#[cold]
+/// A GSO packet is segmented, as its sender's own device would do; IPv4 that allows it is cut into fragments at
+/// the end of the path; all else is for the sender to shrink.
 fn too_big(packet: &mut Packet, mtu: u32, context: &mut Context<'_>) -> Result<(), DropReason> {
+    if packet.is_gso_candidate() {
+        packet.cut_to = Some(mtu);
+        return Ok(());
+    }
+    refuse_or_fragment(packet, mtu, context)
+}
+
+#[cold]
+fn refuse_or_fragment(
+    packet: &mut Packet,
+    mtu: u32,
+    context: &mut Context<'_>,
+) -> Result<(), DropReason> {
     let first = packet.frames.first().ok_or(DropReason::Truncated)?;
     let bytes = &context.umem.bytes(first)[usize::from(packet.headers.l3)..];
     let may_cut = packet.headers.network == Network::V4

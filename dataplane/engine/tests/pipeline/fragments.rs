@@ -403,7 +403,7 @@ fn cutting_without_free_frames_or_room_drops_the_packet_whole() {
     taken.drain(..).for_each(|frame| bed.pool.free(frame));
 
     bed.change_port(B, |port| port.mtu = 68);
-    let whole = datagram("10.1.1.10", "10.1.1.11", 30_000).dont_fragment(false);
+    let whole = datagram("10.1.1.10", "10.1.1.11", 60_000).dont_fragment(false);
     let out = bed.one(A, &whole);
     assert_eq!(dropped(&out), DropReason::BurstFull);
 }

@@ -194,7 +194,7 @@ fn ten_thousand_random_frames_of_a_pod_are_dropped_each_with_a_reason() {
     }
     let counters = bed.pipeline.counters();
     assert_eq!(counters.drops.iter().sum::<u64>(), 10_000);
-    assert_eq!(counters.outcomes, [0, 0, 10_000, 0]);
+    assert_eq!(counters.outcomes, [0, 0, 10_000, 0, 0]);
 }
 
 /// One change of a packet's bytes.

@@ -1,102 +1,16 @@
-//! What:   what a network card would do: completes transport checksums the receiver cannot, cuts IPv4
-//!         packets into fragments, fills the outer checksum of IPv6 tunnels; gives the packet its port.
-//! Reads:  `egress`, `uplink`, `cut_to`, `checksum`, `outer_len`, port (whether it completes checksums).
-//! Writes: frames, `checksum`, `verdict`; bears fragments. The only stage that takes frames from the pool
-//!         for a packet's bytes.
-//! Drops:  packets that need more frames or fragments than there are.
-//! Order:  last. Inner checksum, then cutting, then the outer checksum, which covers both.
-
-use std::net::{IpAddr, Ipv6Addr};
+//! Fragmentation of IPv4 packets (RFC 791 section 3.2), behind the tunnel's headers where there are some.
 
 use arrayvec::ArrayVec;
 use weft_wire::ipv4::{self, Ipv4Options};
-use weft_wire::{EthernetHeader, Fragment, Ipv4Header, Ipv6Header, Protocol, UdpHeader, checksum};
+use weft_wire::{EthernetHeader, Fragment, Ipv4Header};
 use zerocopy::IntoBytes;
 
+use super::{OUTER_V6_LEN, seal};
 use crate::chain::{self, Writer};
-use crate::counters::Stage;
 use crate::drop_reason::DropReason;
 use crate::encap::vxlan;
-use crate::packet::{Checksum, Egress, Origin, Packet, PortId, Verdict};
+use crate::packet::{Origin, Packet};
 use crate::pipeline::Context;
-
-pub(crate) fn process(packets: &mut [Packet], context: &mut Context<'_>) {
-    super::each(Stage::Offload, packets, context, |packet, context| {
-        let port = match packet.egress {
-            Egress::Local(port) | Egress::Host { port, .. } => port,
-            Egress::Remote(_) => packet.uplink,
-            Egress::Unknown => return Err(DropReason::PortGone),
-        };
-        if let Checksum::Partial { start, offset } = packet.checksum
-            && !leaves_partial(packet, port, context)
-        {
-            complete(packet, start, offset, context);
-        }
-        packet.verdict = Verdict::Tx(port);
-        if let Some(mtu) = packet.cut_to {
-            cut(packet, mtu as usize, context)?;
-        }
-        seal(packet, context);
-        Ok(())
-    });
-}
-
-/// Whether the receiving stack finishes the checksum: a local one, by a port that can tell it to.
-#[inline]
-fn leaves_partial(packet: &Packet, port: PortId, context: &Context<'_>) -> bool {
-    packet.outer_len == 0
-        && packet.cut_to.is_none()
-        && context
-            .tables
-            .port(port)
-            .is_some_and(|port| port.tx_checksum)
-}
-
-/// Adds header and payload to the pseudo-header's sum the field holds.
-fn complete(packet: &mut Packet, start: u16, offset: u16, context: &mut Context<'_>) {
-    let from = usize::from(packet.outer_len) + usize::from(start);
-    let to = usize::from(packet.outer_len) + packet.headers.end as usize;
-    let sum = chain::sum(context.umem, &packet.frames, from, to, 0);
-    let value = match packet.headers.protocol {
-        Protocol::UDP => checksum::finish_udp(sum),
-        _ => checksum::finish(sum),
-    };
-    put_u16(packet, from + usize::from(offset), value, context);
-    packet.checksum = Checksum::None;
-}
-
-/// Writes a field of a header, which is in the first frame.
-fn put_u16(packet: &mut Packet, at: usize, value: u16, context: &Context<'_>) {
-    if let Some(first) = packet.frames.first_mut()
-        && let Some(field) = context.umem.bytes_mut(first).get_mut(at..at + 2)
-    {
-        field.copy_from_slice(&value.to_be_bytes());
-    }
-}
-
-/// RFC 8200 section 8.1 wants a checksum for UDP over IPv6; over IPv4 the tunnel's is zero (RFC 7348
-/// section 5).
-#[inline(always)]
-fn seal(packet: &mut Packet, context: &mut Context<'_>) {
-    if usize::from(packet.outer_len) == OUTER_V6_LEN {
-        fill_outer_checksum(packet, context);
-    }
-}
-
-fn fill_outer_checksum(packet: &mut Packet, context: &mut Context<'_>) {
-    let Some(first) = packet.frames.first() else {
-        return;
-    };
-    let bytes = context.umem.bytes(first);
-    let (l3, l4) = (EthernetHeader::LEN, EthernetHeader::LEN + Ipv6Header::LEN);
-    let Ok((ip, _)) = Ipv6Header::parse(&bytes[l3..]) else {
-        return;
-    };
-    let end = l3 + ip.total_len();
-    let seed = ip.pseudo_sum(Protocol::UDP, u32::from(ip.payload_len()));
-    let value = checksum::finish_udp(chain::sum(context.umem, &packet.frames, l4, end, seed));
-    put_u16(packet, l4 + UdpHeader::CHECKSUM_AT, value, context);
-}
 
 /// What all fragments of a packet have in common.
 struct Cutting {
@@ -114,16 +28,17 @@ struct Cutting {
     front: ArrayVec<u8, FRONT_MAX>,
 }
 
-/// Bytes in front of the inner frame that say the tunnel runs over IPv6.
-const OUTER_V6_LEN: usize = vxlan::front_len(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
-
 /// Outer headers, Ethernet, IPv4 with options.
 const FRONT_MAX: usize = OUTER_V6_LEN + EthernetHeader::LEN + Ipv4Header::MAX_LEN;
 
 /// Cuts an IPv4 packet into fragments of at most `mtu` bytes (RFC 791 section 3.2). The packet itself becomes
 /// the first one; the others are born.
 #[cold]
-fn cut(packet: &mut Packet, mtu: usize, context: &mut Context<'_>) -> Result<(), DropReason> {
+pub(super) fn cut(
+    packet: &mut Packet,
+    mtu: usize,
+    context: &mut Context<'_>,
+) -> Result<(), DropReason> {
     let cutting = plan(packet, mtu, context)?;
     let mut at = cutting.l3 + cutting.header_len + cutting.step;
     let pieces = (cutting.end - at).div_ceil(cutting.step);

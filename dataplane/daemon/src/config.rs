@@ -40,12 +40,12 @@ Examples:
   weft-dataplane --underlay eth0 --config tuning.json
 
 tuning.json, with the defaults:
-  {\"spin_us\": 20, \"nap_us\": 40, \"awake_us\": 2000, \"lend_idle\": 32, \"lend_active\": 1024,
+  {\"spin_us\": 5, \"nap_us\": 100, \"lend_idle\": 32, \"lend_active\": 1024,
    \"zero_copy\": true, \"priority\": 1}
 
-  spin_us      after the last packet, look again without pause for so long
-  nap_us       then sleep so long between looks, so that a burst gathers (0: never)
-  awake_us     after so long without a packet, sleep until the kernel wakes us
+  spin_us      after the last packet, look again without pause for so long, then sleep until the
+               kernel wakes us
+  nap_us       under load, sleep at most so long between looks, so that a burst gathers (0: never)
   lend_idle    frames lent to a port that never saw a packet
   lend_active  frames lent to a busy port
   zero_copy    ask for zero-copy where the uplink's driver offers it
@@ -69,11 +69,9 @@ pub struct Tuning {
     /// Microseconds of looking again without pause after the last packet. Too high and the sender
     /// on a shared core starves; too low and a request that follows its answer pays a wake-up.
     pub spin_us: u64,
-    /// Microseconds of sleep between looks while traffic is recent; the kernel then wakes nobody
-    /// per packet. Too high adds latency, 0 goes from spinning to waiting.
+    /// Longest sleep, in microseconds, between looks under load; the kernel then wakes nobody per packet. Too high and
+    /// rings overflow and answers wait, too low and each packet costs a wake-up.
     pub nap_us: u64,
-    /// Microseconds without a packet after which a worker waits for the kernel's wake-up.
-    pub awake_us: u64,
     /// Frames lent to a port that never saw a packet: 110 ports then hold 43 % of the default memory,
     /// and the first packet of a connection, which is small, brings more. A 64 KiB packet needs 18.
     pub lend_idle: u32,
@@ -89,9 +87,8 @@ pub struct Tuning {
 impl Default for Tuning {
     fn default() -> Self {
         Self {
-            spin_us: 20,
-            nap_us: 40,
-            awake_us: 2_000,
+            spin_us: 5,
+            nap_us: 100,
             lend_idle: 32,
             lend_active: 1_024,
             zero_copy: true,
@@ -130,11 +127,6 @@ impl Tuning {
             self.nap_us <= 1_000,
             "nap_us is {} and must be at most 1000",
             self.nap_us
-        );
-        anyhow::ensure!(
-            self.awake_us <= 1_000_000,
-            "awake_us is {} and must be at most 1000000",
-            self.awake_us
         );
         anyhow::ensure!(
             self.priority <= 50,

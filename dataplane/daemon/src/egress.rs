@@ -292,11 +292,11 @@ impl Egress {
         }
     }
 
-    /// Sends what other workers handed over; true when there was something.
-    pub fn take_handoffs(&mut self, counters: &mut Counters, now_ns: u64) -> bool {
-        let mut worked = false;
+    /// Sends what other workers handed over, and returns the frames of it.
+    pub fn take_handoffs(&mut self, counters: &mut Counters, now_ns: u64) -> u64 {
+        let mut taken = 0;
         while let Some(Handoff { slot, packet }) = self.handoffs.receive() {
-            worked = true;
+            taken += packet.frames.len() as u64;
             if let Err(Unsent(mut frames, reason)) = self.transmit(slot, packet, now_ns) {
                 let host = self
                     .queue(slot)
@@ -305,7 +305,7 @@ impl Egress {
                 self.pool.free_chain(&mut frames);
             }
         }
-        worked
+        taken
     }
 
     /// Tells the kernel about everything put into transmit rings in this round, once per queue, and

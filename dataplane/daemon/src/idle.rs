@@ -1,8 +1,19 @@
 //! When a worker looks again, naps or waits: pure, time is an argument.
+//!
+//! Many frames come: it naps whenever the rings are empty, the longer the more come, so that the kernel gathers a
+//! burst and wakes nobody per packet. Few come: it looks a moment longer, then lets the kernel wake it at once, since
+//! somebody waits for each of them.
 
 use std::time::Duration;
 
 use crate::config::Tuning;
+
+/// Frames to gather in one nap: two rounds' worth. Fewer, and the cost of a nap (a timer and two context switches,
+/// 3 to 5 us) shows; more, and they leave the L2 cache before they are sent on.
+const NAP_FRAMES: u64 = 64;
+
+/// When fewer than these would come during a whole nap, each is worth a wake-up of its own.
+const NAP_FRAMES_MIN: u64 = 8;
 
 /// What to do before the next look at the rings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,7 +22,7 @@ pub enum Rest {
     Spin,
     /// Sleep so long: packets gather and the kernel wakes nobody per packet.
     Nap(Duration),
-    /// Wait for the kernel's wake-up: the node is idle.
+    /// Wait for the kernel's wake-up.
     Wait,
 }
 
@@ -19,9 +30,11 @@ pub enum Rest {
 #[derive(Debug)]
 pub struct Idle {
     spin_ns: u64,
-    awake_ns: u64,
-    nap: Duration,
+    nap_ns: u64,
     last_work_ns: u64,
+    /// When it last began to rest, and the frames found since.
+    rested_at_ns: u64,
+    frames: u64,
 }
 
 impl Idle {
@@ -29,23 +42,38 @@ impl Idle {
     pub fn new(tuning: &Tuning) -> Self {
         Self {
             spin_ns: tuning.spin_us * 1_000,
-            awake_ns: tuning.awake_us * 1_000,
-            nap: Duration::from_micros(tuning.nap_us),
+            nap_ns: tuning.nap_us * 1_000,
             last_work_ns: 0,
+            rested_at_ns: 0,
+            frames: 0,
         }
     }
 
-    /// What follows a look at `now_ns` that found packets (`worked`) or did not.
-    pub fn after(&mut self, worked: bool, now_ns: u64) -> Rest {
-        if worked {
+    /// What follows a look at `now_ns` that found `frames`.
+    pub fn after(&mut self, frames: u64, now_ns: u64) -> Rest {
+        if frames > 0 {
+            self.frames += frames;
             self.last_work_ns = now_ns;
             return Rest::Spin;
         }
-        let idle_ns = now_ns.saturating_sub(self.last_work_ns);
-        if idle_ns < self.spin_ns {
+        let rest = self.rest(now_ns);
+        if rest != Rest::Spin {
+            (self.rested_at_ns, self.frames) = (now_ns, 0);
+        }
+        rest
+    }
+
+    fn rest(&self, now_ns: u64) -> Rest {
+        let elapsed_ns = now_ns
+            .saturating_sub(self.rested_at_ns)
+            .max(self.nap_ns)
+            .max(1);
+        let expected = (self.frames * self.nap_ns / elapsed_ns).min(NAP_FRAMES);
+        if expected >= NAP_FRAMES_MIN {
+            return Rest::Nap(Duration::from_nanos(self.nap_ns * expected / NAP_FRAMES));
+        }
+        if now_ns.saturating_sub(self.last_work_ns) < self.spin_ns {
             Rest::Spin
-        } else if idle_ns < self.awake_ns && !self.nap.is_zero() {
-            Rest::Nap(self.nap)
         } else {
             Rest::Wait
         }
@@ -56,32 +84,51 @@ impl Idle {
 mod tests {
     use super::*;
 
+    fn us(us: u64) -> u64 {
+        us * 1_000
+    }
+
+    fn idle(spin_us: u64, nap_us: u64) -> Idle {
+        Idle::new(&Tuning {
+            spin_us,
+            nap_us,
+            ..Tuning::default()
+        })
+    }
+
     #[test]
-    fn rests_longer_the_longer_nothing_comes() {
-        let mut idle = Idle::new(&Tuning::default());
-        let us = |us: u64| us * 1_000;
-        assert_eq!(idle.after(true, us(100)), Rest::Spin);
-        assert_eq!(idle.after(false, us(110)), Rest::Spin);
+    fn a_few_packets_are_waited_for_where_the_kernel_wakes_it() {
+        let mut idle = idle(5, 100);
+        assert_eq!(idle.after(0, us(1_000)), Rest::Wait);
+        assert_eq!(idle.after(1, us(2_000)), Rest::Spin);
+        assert_eq!(idle.after(0, us(2_004)), Rest::Spin);
+        assert_eq!(idle.after(0, us(2_006)), Rest::Wait);
+    }
+
+    #[test]
+    fn naps_are_as_long_as_the_load_is_heavy() {
+        let mut idle = idle(5, 100);
+        idle.after(0, us(1_000));
+        idle.after(64, us(1_100));
         assert_eq!(
-            idle.after(false, us(130)),
-            Rest::Nap(Duration::from_micros(40))
+            idle.after(0, us(1_100)),
+            Rest::Nap(Duration::from_micros(100))
         );
-        assert_eq!(idle.after(true, us(170)), Rest::Spin);
+        idle.after(16, us(1_200));
         assert_eq!(
-            idle.after(false, us(2_100)),
-            Rest::Nap(Duration::from_micros(40))
+            idle.after(0, us(1_200)),
+            Rest::Nap(Duration::from_micros(25))
         );
-        assert_eq!(idle.after(false, us(2_200)), Rest::Wait);
+        idle.after(2, us(1_225));
+        assert_eq!(idle.after(0, us(1_225)), Rest::Spin);
+        assert_eq!(idle.after(0, us(1_231)), Rest::Wait);
     }
 
     #[test]
     fn without_naps_it_goes_from_spinning_to_waiting() {
-        let mut idle = Idle::new(&Tuning {
-            nap_us: 0,
-            ..Tuning::default()
-        });
-        idle.after(true, 1_000_000);
-        assert_eq!(idle.after(false, 1_010_000), Rest::Spin);
-        assert_eq!(idle.after(false, 1_020_000), Rest::Wait);
+        let mut idle = idle(20, 0);
+        idle.after(1_000, us(1_000));
+        assert_eq!(idle.after(0, us(1_010)), Rest::Spin);
+        assert_eq!(idle.after(0, us(1_020)), Rest::Wait);
     }
 }

@@ -167,13 +167,13 @@ impl Worker {
                 self.obey(command)?;
             }
             let now_ns = self.now_ns();
-            let worked = self.round(now_ns);
+            let frames = self.round(now_ns);
             round = round.wrapping_add(1);
             if round.is_multiple_of(ROUNDS_PER_PUBLISH) {
                 self.publish();
             }
-            match idle.after(worked, now_ns) {
-                Rest::Spin if !worked || round.is_multiple_of(ROUNDS_PER_LOOK) => {
+            match idle.after(frames, now_ns) {
+                Rest::Spin if frames == 0 || round.is_multiple_of(ROUNDS_PER_LOOK) => {
                     self.look(Some(0))?;
                 }
                 Rest::Spin => {}
@@ -186,14 +186,13 @@ impl Worker {
         }
     }
 
-    /// One pass over the active queues and what other workers handed over; true when a packet was
-    /// found.
-    fn round(&mut self, now_ns: u64) -> bool {
-        let mut worked = false;
+    /// One pass over the active queues and what other workers handed over; the frames it found.
+    fn round(&mut self, now_ns: u64) -> u64 {
+        let mut frames = 0;
         for index in 0..self.active.len() {
-            worked |= self.serve(self.active[index], now_ns);
+            frames += self.serve(self.active[index], now_ns);
         }
-        worked |= self
+        frames += self
             .egress
             .take_handoffs(self.pipeline.counters_mut(), now_ns);
         self.egress.kick(self.pipeline.counters_mut());
@@ -201,11 +200,11 @@ impl Worker {
             self.expire_at_ns = now_ns + EXPIRE_NS;
             self.expire(now_ns);
         }
-        self.egress.counters.busy_loops += u64::from(worked);
-        worked
+        self.egress.counters.busy_loops += u64::from(frames > 0);
+        frames
     }
 
-    fn serve(&mut self, slot: u16, now_ns: u64) -> bool {
+    fn serve(&mut self, slot: u16, now_ns: u64) -> u64 {
         let Egress {
             umem,
             pool,
@@ -215,18 +214,19 @@ impl Worker {
             ..
         } = &mut self.egress;
         let Some(queue) = queues.get_mut(usize::from(slot)).and_then(Option::as_mut) else {
-            return false;
+            return 0;
         };
         queue.replenish(umem, pool);
         let (port, kind, packets) = (queue.port, queue.kind, &mut self.batch.packets);
-        let mut bytes = 0;
+        let (mut bytes, mut taken) = (0, 0);
         let found = queue.socket.receive(umem, BATCH_MAX, &mut |frames| {
+            taken += frames.len() as u64;
             let packet = Packet::received(frames, port, kind);
             bytes += packet.total_len() as u64;
             packets.push(packet);
         });
         if found == 0 {
-            return false;
+            return 0;
         }
         queue.last_rx_ns = now_ns;
         queue.count(QueueCounter::RxPackets, found as u64);
@@ -265,7 +265,7 @@ impl Worker {
         if kind == PortKind::Uplink {
             self.report();
         }
-        true
+        taken
     }
 
     fn expire(&mut self, now_ns: u64) {

@@ -85,7 +85,10 @@ impl Workers {
                 tuning: tuning.clone(),
                 umem: Arc::clone(umem),
                 pool,
-                pipeline: Pipeline::new(PipelineConfig { hash_seed: seed() }),
+                pipeline: Pipeline::new(PipelineConfig {
+                    hash_seed: seed(),
+                    ..PipelineConfig::default()
+                }),
                 tables: publisher.subscribe(),
                 handoffs,
                 waiter,

@@ -2,6 +2,7 @@
 
 use crate::drop_reason::DropReason;
 use crate::packet::{Packet, Verdict};
+use crate::table::flow::FlowCounters;
 
 /// The stages, in pipeline order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -15,6 +16,8 @@ pub enum Stage {
     Source,
     /// ARP, neighbour discovery and ping of the gateway.
     Gateway,
+    /// Which connection a packet belongs to.
+    Conntrack,
     /// Later fragments follow the first.
     Fragment,
     /// FIB, TTL and size.
@@ -29,11 +32,12 @@ pub enum Stage {
 
 impl Stage {
     /// All stages, in pipeline order.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Parse,
         Self::Decap,
         Self::Source,
         Self::Gateway,
+        Self::Conntrack,
         Self::Fragment,
         Self::Route,
         Self::Rewrite,
@@ -51,6 +55,7 @@ impl Stage {
             Self::Decap => "decap",
             Self::Source => "source",
             Self::Gateway => "gateway",
+            Self::Conntrack => "conntrack",
             Self::Fragment => "fragment",
             Self::Route => "route",
             Self::Rewrite => "rewrite",
@@ -114,6 +119,8 @@ pub struct Counters {
     pub born: u64,
     /// ICMP errors not sent because the port's rate limit was reached.
     pub icmp_limited: u64,
+    /// Connections.
+    pub flows: FlowCounters,
 }
 
 impl Counters {
@@ -125,6 +132,7 @@ impl Counters {
             drops: [0; DropReason::COUNT],
             born: 0,
             icmp_limited: 0,
+            flows: FlowCounters::new(),
         }
     }
 

@@ -80,6 +80,9 @@ drop_reasons! {
     NeighbourUnanswered = "neighbour-unanswered", "Neighbour discovery that is malformed or does not ask for the gateway.";
     GatewayTraffic = "gateway-traffic", "A packet to the gateway itself other than a ping.";
 
+    // Connection tracking.
+    FlowTableFull = "flow-table-full", "A new connection for which no unanswered or finished one gave way.";
+
     // Fragments.
     FragmentDuplicate = "fragment-duplicate", "A fragment whose bytes were all seen already.";
     FragmentOverlap = "fragment-overlap", "A fragment of a datagram with overlapping fragments (RFC 5722).";

@@ -18,9 +18,15 @@ const PACKET_MAX: usize = 34_000;
 /// Packets of one input; more of them find nothing that fewer do not.
 const PACKETS_MAX: usize = 64;
 
+/// Few enough that an input can fill the table.
+const FLOWS: u32 = 12;
+
+/// Longer than any connection may be silent: six days.
+const FOREVER_NS: u64 = 6 * 86_400_000_000_000;
+
 thread_local! {
     /// A process can make only so many memories, and making one takes longer than an input.
-    static TESTBED: RefCell<Testbed> = RefCell::new(Testbed::new());
+    static TESTBED: RefCell<Testbed> = RefCell::new(Testbed::with_flows(FLOWS));
 }
 
 /// Runs an input through a pipeline. Panics when a packet is left without verdict or a frame is lost.
@@ -48,6 +54,10 @@ pub fn pipeline_no_leak(input: &[u8]) {
         bed.now_ns += 2_000_000_000;
         bed.expire();
         assert_eq!(bed.pipeline.held(), 0, "held fragments time out");
+        assert!(bed.pipeline.flows().len() <= FLOWS as usize);
+        bed.now_ns += FOREVER_NS;
+        bed.expire();
+        assert!(bed.pipeline.flows().is_empty(), "connections time out");
         bed.pieces.clear();
     });
 }

@@ -6,6 +6,7 @@ use weft_wire::{ChecksumField, Fragment, Protocol, TcpFlags};
 use weft_xsk::{FrameChain, Gso};
 
 use crate::drop_reason::DropReason;
+use crate::table::flow::{Direction, FlowRef, FlowTable};
 
 /// A port of this node: index into [`crate::Tables`]' ports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -203,6 +204,21 @@ pub enum Egress {
     Remote(RemoteId),
 }
 
+/// Written by `conntrack`: the connection the packet belongs to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Track {
+    /// The connection; none of packets nobody tracks, such as later fragments and what we built.
+    pub flow: Option<FlowRef>,
+    /// Which way the packet goes.
+    pub direction: Direction,
+    /// It is the connection's first packet.
+    pub is_new: bool,
+    /// It is an ICMP error about a packet of the connection, and itself none of its packets.
+    pub related: bool,
+    /// Hash of what names the connection, the same for both directions; 0 while not computed.
+    pub hash: u64,
+}
+
 /// One packet. Each group of fields has one stage that writes it.
 #[derive(Debug, Default)]
 pub struct Packet {
@@ -224,6 +240,8 @@ pub struct Packet {
     pub tunnel: Option<RemoteId>,
     /// `source`: it passed; what is decided about it later may be said of its fragments.
     pub admitted: bool,
+    /// `conntrack`: the connection.
+    pub track: Track,
     /// `route`: the way out.
     pub egress: Egress,
     /// `route`: largest IP packet on the way, if it must be cut into fragments or segments of that size.
@@ -261,6 +279,13 @@ impl Packet {
     #[inline]
     pub(crate) fn is_gso_candidate(&self) -> bool {
         self.headers.protocol == Protocol::TCP && matches!(self.checksum, Checksum::Partial { .. })
+    }
+
+    /// Largest TCP payload its receiver takes, by what that announced in its SYN. `None` when it is not
+    /// known: no TCP, or begun before we looked. The path may take less.
+    #[inline]
+    pub fn mss_towards(&self, flows: &FlowTable) -> Option<u16> {
+        flows.mss_towards(self.track.flow?, self.track.direction)
     }
 
     /// Still on its way.

@@ -10,6 +10,7 @@ use crate::icmp::IcmpLimiter;
 use crate::packet::{Packet, PortId, Verdict};
 use crate::pmtu::{PmtuReport, PmtuReports, REPORTS_MAX};
 use crate::stage::{self, fragment::Fragments};
+use crate::table::flow::{FlowTable, Tick};
 use crate::tables::{NodeTable, Tables};
 
 /// What a pipeline must be told when it is made.
@@ -18,13 +19,25 @@ pub struct PipelineConfig {
     /// Seed of the hashes over what the network sends. Random and secret, so that nobody can choose
     /// packets that collide.
     pub hash_seed: u64,
+    /// Connections this worker can remember. Each takes 128 bytes (IPv4) or 176 (IPv6) once it is there;
+    /// before, room for it costs address space only (281 bytes).
+    pub flows: u32,
 }
+
+/// Connections a worker remembers unless told otherwise: 8 MiB when all are of IPv4, and as many as 110
+/// pods with 600 connections each have. Too few and new connections displace unanswered ones early.
+pub const FLOWS_DEFAULT: u32 = 65_536;
+
+/// Connections removed in one call of [`Pipeline::expire`]: some 50 us of work, so that no ring runs full
+/// meanwhile.
+const EXPIRED_MAX: usize = 256;
 
 impl Default for PipelineConfig {
     /// A fixed seed, for tests and benches.
     fn default() -> Self {
         Self {
             hash_seed: 0x5eed_0f3e_f700_0001,
+            flows: FLOWS_DEFAULT,
         }
     }
 }
@@ -45,9 +58,9 @@ pub struct Env<'a> {
 pub struct Pipeline {
     counters: Counters,
     fragments: Fragments,
+    flows: FlowTable,
     icmp: IcmpLimiter,
     pmtu: PmtuReports,
-    hash_seed: u64,
     ip_id: u16,
     scratch: Vec<Packet>,
 }
@@ -61,9 +74,9 @@ pub(crate) struct Context<'a> {
     pub(crate) now_ns: u64,
     pub(crate) counters: &'a mut Counters,
     pub(crate) fragments: &'a mut Fragments,
+    pub(crate) flows: &'a mut FlowTable,
     pub(crate) icmp: &'a mut IcmpLimiter,
     pub(crate) pmtu: &'a mut PmtuReports,
-    pub(crate) hash_seed: u64,
     pub(crate) ip_id: &'a mut u16,
     born: &'a mut Vec<Packet>,
     /// Packets born in this run that are not in `born` now.
@@ -102,9 +115,9 @@ impl Pipeline {
         Self {
             counters: Counters::new(),
             fragments: stage::fragment::table(config.hash_seed),
+            flows: FlowTable::new(config.flows, config.hash_seed),
             icmp: IcmpLimiter::new(),
             pmtu: PmtuReports::new(),
-            hash_seed: config.hash_seed,
             ip_id: config.hash_seed as u16,
             scratch: Vec::with_capacity(BORN_MAX),
         }
@@ -132,9 +145,9 @@ impl Pipeline {
             now_ns: env.now_ns,
             counters: &mut self.counters,
             fragments: &mut self.fragments,
+            flows: &mut self.flows,
             icmp: &mut self.icmp,
             pmtu: &mut self.pmtu,
-            hash_seed: self.hash_seed,
             ip_id: &mut self.ip_id,
             born: &mut batch.born,
             born_before: 0,
@@ -142,19 +155,23 @@ impl Pipeline {
         receive(&mut batch.packets, &mut context);
         forward(&mut batch.packets, &mut context);
         forward_born(&mut context, &mut self.scratch);
+        self.counters.flows = self.flows.counters();
         self.counters.born += batch.born.len() as u64;
         self.counters.conclude(&batch.packets, node.node_port);
         self.counters.conclude(&batch.born, node.node_port);
     }
 
-    /// Lets go of what waited too long: held fragments come out as dropped in `out.born`. To be called
-    /// about every 100 ms.
+    /// Lets go of what waited too long: held fragments come out as dropped in `out.born`, and connections
+    /// that were silent are forgotten. To be called about every 100 ms.
     pub fn expire(&mut self, env: &mut Env<'_>, out: &mut Batch) {
         let Self {
             fragments,
             counters,
+            flows,
             ..
         } = self;
+        flows.expire(Tick::of_ns(env.now_ns), EXPIRED_MAX);
+        counters.flows = flows.counters();
         fragments.expire(env.now_ns, |mut packet: Packet| {
             counters.drop(DropReason::FragmentTimeout);
             packet.verdict = Verdict::Drop(DropReason::FragmentTimeout);
@@ -181,8 +198,14 @@ impl Pipeline {
         self.fragments.held_cost()
     }
 
+    /// The connections this worker knows.
+    pub fn flows(&self) -> &FlowTable {
+        &self.flows
+    }
+
     /// Whether anything waits for a timeout: then [`Pipeline::expire`] has to be called also while no
-    /// packets come.
+    /// packets come. Connections do not: an overdue one is not found, and an idle node shall not wake up
+    /// to forget it.
     pub fn has_timers(&self) -> bool {
         !self.fragments.is_empty()
     }
@@ -215,8 +238,10 @@ fn receive(packets: &mut [Packet], context: &mut Context<'_>) {
     // Before anything is answered or remembered, so that nobody can speak in another's name.
     stage::source::process(packets, context);
     stage::gateway::process(packets, context);
-    // Connection tracking, service translation (before policy, so that egress rules see backends) and
-    // policy have their place here: they need ports, which later fragments do not have.
+    // Of what may be forwarded only: the gateway's own traffic is no connection.
+    stage::conntrack::process(packets, context);
+    // Service translation (before policy, so that egress rules see backends) and policy have their place
+    // here: they need ports, which later fragments do not have.
     //
     // After whatever decides about first fragments, so that later ones of the same batch follow.
     stage::fragment::process(packets, context);

@@ -25,7 +25,7 @@ use weft_xsk::{FRAME_BYTES, FrameChain, FramePool, RX_OFFSET, Umem, leaked_frame
 
 use crate::batch::{BATCH_MAX, Batch};
 use crate::builder::{RangeKind, TablesBuilder};
-use crate::packet::{Checksum, Packet, PortId, PortKind, RemoteId, Verdict};
+use crate::packet::{Checksum, Packet, PortId, PortKind, RemoteId, Track, Verdict};
 use crate::pipeline::{Env, Pipeline, PipelineConfig};
 use crate::tables::{NodeTable, OuterPath, PortEntry, Remote, Tables};
 
@@ -69,6 +69,8 @@ pub const SIX_MTU: u32 = 1430;
 pub const OUTSIDE_MTU: u32 = 1500;
 /// Largest TCP packet between ports of the node.
 pub const LOCAL_MTU: u32 = 65_000;
+/// Connections the testbed's pipeline remembers.
+pub const FLOWS: u32 = 4096;
 /// Frames of the testbed's memory.
 pub const FRAMES: u32 = 1024;
 
@@ -147,6 +149,8 @@ pub struct Outcome {
     pub checksum: Checksum,
     /// Length of its first frame.
     pub first_len: usize,
+    /// Its connection.
+    pub track: Track,
 }
 
 /// What became of a batch.
@@ -190,6 +194,14 @@ impl Testbed {
     /// # Panics
     /// Never: the memory is its own.
     pub fn new() -> Self {
+        Self::with_flows(FLOWS)
+    }
+
+    /// The same, whose pipeline remembers at most so many connections.
+    ///
+    /// # Panics
+    /// Never: the memory is its own.
+    pub fn with_flows(flows: u32) -> Self {
         let umem = Umem::heap(FRAMES);
         let pool = FramePool::all(&umem).expect("fresh memory");
         let mut builder = topology();
@@ -197,7 +209,10 @@ impl Testbed {
         Self {
             umem,
             pool,
-            pipeline: Pipeline::new(PipelineConfig::default()),
+            pipeline: Pipeline::new(PipelineConfig {
+                flows,
+                ..PipelineConfig::default()
+            }),
             builder,
             tables,
             now_ns: 1_000_000_000,
@@ -299,6 +314,7 @@ impl Testbed {
                 .collect(),
             checksum: packet.checksum,
             first_len: packet.frames.first().map_or(0, weft_xsk::Frame::len),
+            track: packet.track,
         };
         let ran = Ran {
             packets: self.batch.packets.iter().map(outcome).collect(),

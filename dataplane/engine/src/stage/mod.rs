@@ -1,6 +1,7 @@
 //! The stages, one file each. All have the same shape: `process` loops over the batch and gives each
 //! packet still on its way to one function, whose error is the packet's verdict.
 
+pub(crate) mod conntrack;
 pub(crate) mod decap;
 pub(crate) mod encap;
 pub(crate) mod fragment;

@@ -1,15 +1,16 @@
 //! What:   makes the packet one of the next link: MAC addresses, TTL; bounds the MSS of new connections.
-//! Reads:  `egress`, ports, node, remote nodes.
-//! Writes: Ethernet header, TTL or hop limit, MSS option.
+//! Reads:  `egress`, `track`, ports, node, remote nodes.
+//! Writes: Ethernet header, TTL or hop limit, MSS option; in the flow table what a SYN announced.
 //! Drops:  nothing but packets whose way out went away.
 //! Order:  behind route, which checked that the TTL allows it and may have quoted the old bytes; in front of
 //!         encap, since MSS and TTL are the inner packet's.
 
+use weft_wire::tcp::{TcpOption, TcpOptions};
 use weft_wire::{EthernetHeader, Ipv4Header, Ipv6Header, MacAddr, Protocol, TcpHeader, tcp};
 
 use crate::counters::Stage;
 use crate::drop_reason::DropReason;
-use crate::packet::{Egress, Network, Packet, PortKind};
+use crate::packet::{Egress, Network, Packet, PortKind, Track};
 use crate::pipeline::Context;
 use crate::stage::route::counts_as_hop;
 
@@ -43,8 +44,10 @@ fn rewrite(packet: &mut Packet, context: &mut Context<'_>) -> Result<(), DropRea
     }
     if let Some(max) = mss_max {
         let end = (headers.end as usize).min(bytes.len());
+        let segment = &mut bytes[usize::from(headers.l4)..end];
         // None: the option is absent or small enough.
-        let _ = tcp::clamp_mss(&mut bytes[usize::from(headers.l4)..end], max, field);
+        let _ = tcp::clamp_mss(segment, max, field);
+        learn(segment, headers.network, packet.track, context);
     }
     Ok(())
 }
@@ -86,6 +89,36 @@ fn mss_max(packet: &Packet, context: &Context<'_>) -> u16 {
     };
     let mss = (mtu as usize).saturating_sub(ip_len + TcpHeader::LEN);
     u16::try_from(mss).unwrap_or(u16::MAX)
+}
+
+/// The MSS when a SYN names none (RFC 9293 section 3.7.1).
+const fn mss_default(network: Network) -> u16 {
+    match network {
+        Network::V4 => 536,
+        _ => 1220,
+    }
+}
+
+/// The least MSS believed, as Linux's tcp_min_snd_mss: less would make a packet of every few bytes.
+const MSS_MIN: u16 = 48;
+
+/// Takes down what the receiver of a SYN will see, the clamped MSS.
+#[cold]
+fn learn(segment: &[u8], network: Network, track: Track, context: &mut Context<'_>) {
+    let Some(flow) = track.flow else { return };
+    let mut mss = mss_default(network);
+    let mut window_scale = None;
+    let options = TcpOptions::of(segment).into_iter().flatten();
+    for option in options.map_while(Result::ok) {
+        match option {
+            TcpOption::MaximumSegment(announced) => mss = announced.max(MSS_MIN),
+            TcpOption::WindowScale(shift) => window_scale = Some(shift),
+            _ => {}
+        }
+    }
+    context
+        .flows
+        .learn(flow, track.direction, mss, window_scale);
 }
 
 fn mtu_of_sender(packet: &Packet, context: &Context<'_>) -> u32 {

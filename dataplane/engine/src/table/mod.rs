@@ -1,6 +1,7 @@
 //! Plain data structures of the pipeline. They know no packets.
 
 pub mod fib;
+pub mod flow;
 pub mod fragment;
 pub mod lpm;
 pub mod token_bucket;

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod checksums;
+mod conntrack;
 mod fragments;
 mod gateway;
 mod hostile;

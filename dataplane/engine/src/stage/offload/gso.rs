@@ -48,9 +48,10 @@ struct Segment {
 pub(super) fn segment(
     packet: &mut Packet,
     port: PortId,
+    size: usize,
     context: &mut Context<'_>,
 ) -> Result<(), DropReason> {
-    let plan = plan(packet, context)?;
+    let plan = plan(packet, size, context)?;
     if packet.outer_len == 0 && context.tables.port(port).is_some_and(|port| port.gso) {
         packet.gso = Some(Gso {
             kind: kind(packet.headers.network),
@@ -88,7 +89,33 @@ pub(super) fn kind(network: Network) -> GsoKind {
     }
 }
 
-fn plan(packet: &Packet, context: &Context<'_>) -> Result<Plan, DropReason> {
+/// IP packets up to this long are left whole without a look: 536 bytes of payload are what a receiver takes that
+/// announced nothing (RFC 9293 section 3.7.1), and every path carries them.
+const SURELY_ONE: usize = 556;
+
+/// Payload bytes of each segment, when the packet has more than one can hold: what the path takes and what the
+/// receiver announced in its SYN, which counts options as payload (RFC 6691).
+#[inline]
+pub(super) fn size(packet: &Packet, context: &Context<'_>) -> Option<usize> {
+    let headers = &packet.headers;
+    if headers.ip_len() <= SURELY_ONE {
+        return None;
+    }
+    let l4 = usize::from(packet.outer_len) + usize::from(headers.l4);
+    let bytes = context.umem.bytes(packet.frames.first()?);
+    let (_, tcp_len) = TcpHeader::parse(bytes.get(l4..)?).ok()?;
+    let by_path = packet
+        .cut_to
+        .map(|mtu| (mtu as usize).saturating_sub(headers.ip_len() - headers.l4_len() + tcp_len));
+    let announced = packet.mss_towards(context.flows).map(usize::from);
+    let by_receiver = announced.map(|mss| (mss + TcpHeader::LEN).saturating_sub(tcp_len));
+    let size = by_path
+        .unwrap_or(usize::MAX)
+        .min(by_receiver.unwrap_or(usize::MAX));
+    (headers.l4_len() > size.saturating_add(tcp_len)).then_some(size)
+}
+
+fn plan(packet: &Packet, size: usize, context: &Context<'_>) -> Result<Plan, DropReason> {
     let first = packet.frames.first().ok_or(DropReason::Truncated)?;
     let bytes = context.umem.bytes(first);
     let outer_len = usize::from(packet.outer_len);
@@ -100,8 +127,6 @@ fn plan(packet: &Packet, context: &Context<'_>) -> Result<Plan, DropReason> {
         TcpHeader::parse(&bytes[l4..]).map_err(|_| DropReason::TransportMalformed)?;
     let front = bytes.get(..l4 + tcp_len).ok_or(DropReason::HeadersSplit)?;
     let headers = ArrayVec::try_from(front).map_err(|_| DropReason::TooBig)?;
-    let ip_len_max = packet.cut_to.map_or(usize::MAX, |mtu| mtu as usize);
-    let size = ip_len_max.saturating_sub(l4 + tcp_len - l3);
     let end = outer_len + packet.headers.end as usize;
     if size == 0 || end <= headers.len() {
         return Err(DropReason::TooBig);

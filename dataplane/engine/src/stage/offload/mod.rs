@@ -36,8 +36,10 @@ fn finish(packet: &mut Packet, context: &mut Context<'_>) -> Result<(), DropReas
         Egress::Unknown => return Err(DropReason::PortGone),
     };
     packet.verdict = Verdict::Tx(port);
-    if packet.cut_to.is_some() && packet.is_gso_candidate() {
-        return gso::segment(packet, port, context);
+    if packet.is_gso_candidate()
+        && let Some(size) = gso::size(packet, context)
+    {
+        return gso::segment(packet, port, size, context);
     }
     if let Checksum::Partial { start, offset } = packet.checksum
         && !leaves_partial(packet, port, context)

@@ -1,0 +1,188 @@
+//! One connection, as its bytes lie in the region.
+
+use zerocopy::native_endian::U64;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use super::key::{Direction, FlowKey, Tuple, Tuple4, Tuple6};
+use super::state::{State, Tick};
+
+/// What every packet of the connection touches: one cache line.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub(super) struct Hot {
+    /// Packets by direction.
+    pub(super) packets: [U64; 2],
+    /// Bytes of IP packets by direction.
+    pub(super) bytes: [U64; 2],
+    /// [`Tick`] of the last packet.
+    pub(super) last_seen: u32,
+    /// Which of the connections that had this entry it is; never 0 while one has it.
+    pub(super) generation: u32,
+    /// Version of the tables `egress` was decided under.
+    pub(super) epoch: u32,
+    /// The decision by direction, 0 while there is none. What its bits mean is the pipeline's business.
+    pub(super) egress: [u32; 2],
+    /// [`State`].
+    pub(super) state: u8,
+    /// Upper protocol.
+    pub(super) protocol: u8,
+    /// [`Flags`].
+    pub(super) flags: u8,
+    pub(super) reserved: u8,
+    /// TCP: highest sequence number behind a segment, by direction. SCTP: the verification tag packets
+    /// of the direction carry, 0 while unknown.
+    pub(super) ends: [u32; 2],
+}
+
+const _: () = assert!(size_of::<Hot>() == 64);
+
+/// What few packets touch.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub(super) struct Cold {
+    /// Neighbours in the queue of the state, towards the longest silent and back; `next` also chains free
+    /// entries.
+    pub(super) previous: u32,
+    pub(super) next: u32,
+    /// [`Tick`] of the first packet.
+    pub(super) created: u32,
+    /// Rule of the policy that allowed the connection. Reserved: written by no stage yet.
+    pub(super) policy_rule: u32,
+    /// Backend chosen for a service's connection. Reserved: written by no stage yet.
+    pub(super) backend: u32,
+    /// MSS each side announced in its SYN, by the direction of the SYN; 0 while not seen.
+    pub(super) mss: [u16; 2],
+    /// Window scale each side announced, plus one; 0 while not seen, or without the option.
+    pub(super) window_scale: [u8; 2],
+    /// Sum over what names the connection: an entry torn by a crash does not match it.
+    pub(super) seal: u16,
+}
+
+const _: () = assert!(size_of::<Cold>() == 28);
+
+/// The tuples of an IPv4 connection, by direction. They are each other's mirror unless the connection is
+/// translated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub(super) struct Pair4(pub(super) [Tuple4; 2]);
+
+/// The same of IPv6.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub(super) struct Pair6(pub(super) [Tuple6; 2]);
+
+/// Bits of [`Hot::flags`].
+pub(super) struct Flags;
+
+impl Flags {
+    /// The other side answered.
+    pub(super) const REPLIED: u8 = 1;
+    /// TCP or SCTP begun before we looked: the original direction may be the server's.
+    pub(super) const PICKED_UP: u8 = 1 << 1;
+    /// The reply's tuple is not the original's mirror.
+    pub(super) const TRANSLATED: u8 = 1 << 2;
+    /// FIN, by direction.
+    pub(super) const FIN: [u8; 2] = [1 << 3, 1 << 4];
+    /// A believable RST or ABORT ended it.
+    pub(super) const RESET: u8 = 1 << 5;
+    /// All that have a meaning.
+    pub(super) const KNOWN: u8 = 0x3f;
+}
+
+impl Hot {
+    #[inline]
+    pub(super) fn state(&self) -> State {
+        State::from_number(self.state).unwrap_or(State::Free)
+    }
+
+    #[inline]
+    pub(super) const fn last_seen(&self) -> Tick {
+        Tick(self.last_seen)
+    }
+
+    #[inline]
+    pub(super) const fn has(&self, flag: u8) -> bool {
+        self.flags & flag != 0
+    }
+
+    /// Counts a packet.
+    #[inline(always)]
+    pub(super) fn count(&mut self, direction: Direction, bytes: u32) {
+        let packets = &mut self.packets[direction.index()];
+        *packets = U64::new(packets.get().wrapping_add(1));
+        let total = &mut self.bytes[direction.index()];
+        *total = U64::new(total.get().wrapping_add(u64::from(bytes)));
+    }
+}
+
+/// Sum over what names a connection: FNV-1a folded to 16 bits. Against tearing, not against malice.
+pub(super) fn seal(pair: &[u8], protocol: u8, generation: u32) -> u16 {
+    let step = |hash: u32, byte: &u8| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
+    let generation = generation.to_le_bytes();
+    let bytes = pair.iter().chain(&generation).chain([&protocol]);
+    let hash = bytes.fold(0x811c_9dc5, step);
+    (hash ^ (hash >> 16)) as u16
+}
+
+/// A connection in the table. Holds until the connection ends; then it finds nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowRef {
+    pub(super) number: u32,
+    pub(super) generation: std::num::NonZeroU32,
+}
+
+/// What is known of a connection, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FlowInfo {
+    /// Addresses and ports of the direction of the first packet, as it came.
+    pub original: FlowKey,
+    /// Addresses and ports of the other direction's packets, as they come.
+    pub reply: FlowKey,
+    /// State.
+    pub state: State,
+    /// The other side answered.
+    pub replied: bool,
+    /// Begun before the dataplane looked; the original direction may be the server's.
+    pub picked_up: bool,
+    /// Ended by RST or ABORT.
+    pub reset: bool,
+    /// Packets by direction.
+    pub packets: [u64; 2],
+    /// Bytes of IP packets by direction.
+    pub bytes: [u64; 2],
+    /// Nanoseconds since the first packet.
+    pub age_ns: u64,
+    /// Nanoseconds since the last packet.
+    pub idle_ns: u64,
+    /// MSS announced by each side, by the direction of its SYN.
+    pub mss: [Option<u16>; 2],
+}
+
+/// Which connections to list; what is `None` does not matter.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FlowFilter {
+    /// One of the addresses, of any direction.
+    pub address: Option<std::net::IpAddr>,
+    /// One of the ports.
+    pub port: Option<u16>,
+    /// Upper protocol.
+    pub protocol: Option<u8>,
+    /// State.
+    pub state: Option<State>,
+}
+
+impl FlowFilter {
+    /// Whether the connection is asked for.
+    pub fn takes(&self, flow: &FlowInfo) -> bool {
+        let tuples = [flow.original.tuple, flow.reply.tuple];
+        let any = |of: &dyn Fn(Tuple) -> bool| tuples.into_iter().any(of);
+        self.protocol.is_none_or(|it| it == flow.original.protocol)
+            && self.state.is_none_or(|it| it == flow.state)
+            && self
+                .address
+                .is_none_or(|it| any(&|tuple| tuple.source() == it || tuple.destination() == it))
+            && self
+                .port
+                .is_none_or(|it| any(&|tuple| tuple.ports().0 == it || tuple.ports().1 == it))
+    }
+}

@@ -1,0 +1,357 @@
+//! One worker's connections.
+//!
+//! The table lies in one region of memory ([`FlowMemory`]) that another process can take over: entries
+//! are found by an index of open addressing, wait in one queue per state for their timeout, and hold the
+//! decision the pipeline made about the connection. It knows protocols, but no packets: the stage says
+//! what it saw ([`Seen`]) and the table says which connection that belongs to ([`Tracked`]).
+//!
+//! | file | what |
+//! |---|---|
+//! | `key.rs` | addresses and ports, their hash |
+//! | `state.rs` | states, timeouts, who gives way |
+//! | `memory.rs`, `entry.rs` | the bytes |
+//! | `index.rs`, `queue.rs` | hash to entry; state to longest silent entry |
+//! | `store.rs` | how entries come and go |
+//! | `track.rs`, `tcp.rs`, `sctp.rs` | what a packet does to its connection |
+//! | `recover.rs` | taking over what another process left |
+//!
+//! Nothing is allocated after [`FlowTable::new`].
+
+mod entry;
+mod index;
+mod key;
+mod memory;
+mod queue;
+mod recover;
+mod sctp;
+mod state;
+mod store;
+mod tcp;
+mod track;
+
+#[cfg(test)]
+mod model_tests;
+#[cfg(test)]
+mod recover_tests;
+#[cfg(test)]
+mod tcp_tests;
+#[cfg(test)]
+mod track_tests;
+
+use std::num::NonZeroU32;
+
+pub use entry::{FlowFilter, FlowInfo, FlowRef};
+pub use key::{Direction, FlowKey, HashSeed, Tuple};
+pub use memory::{FLOWS_MAX, FlowMemory, MemoryError};
+pub use recover::Recovery;
+pub use sctp::{Chunk, ChunkKind};
+pub use state::{Standing, State, Tick};
+pub use tcp::Segment;
+pub use track::{Seen, Tracked, Upper};
+
+use entry::{Flags, Pair4, Pair6};
+use memory::{Family, Number};
+use queue::{NONE, Queues};
+
+/// What the table counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FlowCounters {
+    /// Packets of known connections.
+    pub hits: u64,
+    /// Connections begun.
+    pub new: u64,
+    /// Connections whose timeout ran out.
+    pub expired: u64,
+    /// Connections that gave way to a new one.
+    pub evicted: u64,
+    /// Packets refused, since none would give way.
+    pub refused: u64,
+    /// Connections in the table now.
+    pub current: u64,
+}
+
+impl FlowCounters {
+    /// All zero.
+    pub const fn new() -> Self {
+        Self {
+            hits: 0,
+            new: 0,
+            expired: 0,
+            evicted: 0,
+            refused: 0,
+            current: 0,
+        }
+    }
+}
+
+/// The table; see the module's text.
+pub struct FlowTable {
+    memory: FlowMemory,
+    seed: HashSeed,
+    queues: Queues,
+    /// First of the free entries that were used before, by family.
+    free: [u32; 2],
+    counters: FlowCounters,
+    /// The state [`FlowTable::reap`] looks at next.
+    reaped: usize,
+}
+
+impl FlowTable {
+    /// An empty table of at most `flows` connections; see [`FlowMemory::new`].
+    pub fn new(flows: u32, seed: u64) -> Self {
+        Self::over(FlowMemory::new(flows, seed))
+    }
+
+    /// A table that takes its region for an empty one.
+    fn over(memory: FlowMemory) -> Self {
+        Self {
+            seed: HashSeed::new(memory.seed()),
+            memory,
+            queues: Queues::new(),
+            free: [NONE; 2],
+            counters: FlowCounters::new(),
+            reaped: 0,
+        }
+    }
+
+    /// Gives the region away, for [`FlowTable::recover`].
+    pub fn into_memory(self) -> FlowMemory {
+        self.memory
+    }
+
+    #[cfg(test)]
+    pub(crate) const fn memory_mut(&mut self) -> &mut FlowMemory {
+        &mut self.memory
+    }
+
+    /// What was counted since the table was made or taken over.
+    pub const fn counters(&self) -> FlowCounters {
+        self.counters
+    }
+
+    /// Connections in the table, overdue ones included.
+    pub const fn len(&self) -> usize {
+        self.counters.current as usize
+    }
+
+    /// Whether there is none.
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Connections the table has room for.
+    pub const fn capacity(&self) -> usize {
+        self.memory.flows() as usize
+    }
+
+    /// What keys are hashed with.
+    #[inline]
+    pub const fn seed(&self) -> HashSeed {
+        self.seed
+    }
+
+    /// The connection a packet belongs to, and which way it goes. `hash` is the key's.
+    #[inline]
+    pub fn find(&self, key: &FlowKey, hash: u64, now: Tick) -> Option<(FlowRef, Direction)> {
+        let (number, direction) = self.search(key, hash)?;
+        let hot = self.memory.hot(number);
+        if hot.state().is_over(hot.last_seen(), now) {
+            return None;
+        }
+        Some((self.reference(number)?, direction))
+    }
+
+    /// Removes a connection; one that ended already is fine.
+    pub fn remove(&mut self, flow: FlowRef) {
+        if let Some(number) = self.resolve(flow) {
+            self.release(number);
+        }
+    }
+
+    /// Gives the replies of a connection another tuple, that of a translation: a packet of either is
+    /// found from now on. False when another connection has that tuple, or it is of the other family.
+    pub fn translate(&mut self, flow: FlowRef, reply: Tuple) -> bool {
+        let Some(number) = self.resolve(flow) else {
+            return false;
+        };
+        let key = FlowKey {
+            tuple: reply,
+            protocol: self.memory.hot(number).protocol,
+        };
+        let hash = key.hash(self.seed);
+        let taken = self
+            .search(&key, hash)
+            .is_some_and(|(other, _)| other != number);
+        if taken || !self.set_reply(number, reply) {
+            return false;
+        }
+        self.memory.hot_mut(number).flags |= Flags::TRANSLATED;
+        self.reseal(number);
+        if !self.memory.add_slot(hash, number, Direction::Reply) {
+            self.release(number);
+            return false;
+        }
+        true
+    }
+
+    /// Removes connections that are overdue, at most `most` of them, and says how many it removed.
+    pub fn expire(&mut self, now: Tick, most: usize) -> usize {
+        let mut removed = 0;
+        for state in State::ALL {
+            while removed < most && self.reap_oldest(*state, now) {
+                removed += 1;
+            }
+        }
+        removed
+    }
+
+    /// All connections, for people: reads every entry ever used.
+    pub fn iter(&self, now: Tick) -> impl Iterator<Item = FlowInfo> + '_ {
+        Family::BOTH.into_iter().flat_map(move |family| {
+            let used = self.memory.header().used[family as usize];
+            let numbers = (0..used).filter_map(move |place| self.memory.number_of(family, place));
+            numbers.filter_map(move |number| self.info(number, now))
+        })
+    }
+
+    /// The connections that `filter` takes.
+    pub fn list(&self, filter: FlowFilter, now: Tick) -> impl Iterator<Item = FlowInfo> + '_ {
+        self.iter(now).filter(move |flow| filter.takes(flow))
+    }
+
+    /// One connection, for people.
+    pub fn describe(&self, flow: FlowRef, now: Tick) -> Option<FlowInfo> {
+        self.info(self.resolve(flow)?, now)
+    }
+
+    /// Decision for a direction made under this version of the tables, 0 when there is none.
+    #[inline]
+    pub fn decision(&self, flow: FlowRef, direction: Direction, epoch: u32) -> u32 {
+        match self.resolve(flow) {
+            Some(number) => {
+                let hot = self.memory.hot(number);
+                let current = hot.epoch == epoch;
+                if current {
+                    hot.egress[direction.index()]
+                } else {
+                    0
+                }
+            }
+            None => 0,
+        }
+    }
+
+    /// Remembers a decision; those of other versions of the tables are forgotten.
+    pub fn decide(&mut self, flow: FlowRef, direction: Direction, epoch: u32, decision: u32) {
+        if let Some(number) = self.resolve(flow) {
+            let hot = self.memory.hot_mut(number);
+            if hot.epoch != epoch {
+                (hot.epoch, hot.egress) = (epoch, [0; 2]);
+            }
+            hot.egress[direction.index()] = decision;
+        }
+    }
+
+    /// Remembers what a SYN announced: the MSS its sender takes, and its window scale. Only while the
+    /// connection is being opened: a forged SYN later changes nothing.
+    pub fn learn(
+        &mut self,
+        flow: FlowRef,
+        direction: Direction,
+        mss: u16,
+        window_scale: Option<u8>,
+    ) {
+        const OPENING: [State; 3] = [
+            State::TcpSynSent,
+            State::TcpSynSentBoth,
+            State::TcpSynReceived,
+        ];
+        if let Some(number) = self.resolve(flow)
+            && OPENING.contains(&self.memory.hot(number).state())
+        {
+            let cold = self.memory.cold_mut(number);
+            cold.mss[direction.index()] = mss;
+            cold.window_scale[direction.index()] =
+                window_scale.map_or(0, |it| it.saturating_add(1));
+        }
+    }
+
+    /// Largest TCP payload that may be sent in a direction: what the receiver announced in its SYN (RFC
+    /// 9293 section 3.7.1). `None` when that was not seen.
+    #[inline]
+    pub fn mss_towards(&self, flow: FlowRef, direction: Direction) -> Option<u16> {
+        let cold = self.memory.cold(self.resolve(flow)?);
+        let announced = cold.mss[direction.opposite().index()];
+        (announced != 0).then_some(announced)
+    }
+
+    /// The entry of a connection that has not ended.
+    #[inline]
+    fn resolve(&self, flow: FlowRef) -> Option<Number> {
+        let number = self.memory.number(flow.number)?;
+        let hot = self.memory.hot(number);
+        (hot.generation == flow.generation.get() && hot.state != State::Free as u8)
+            .then_some(number)
+    }
+
+    #[inline]
+    fn reference(&self, number: Number) -> Option<FlowRef> {
+        Some(FlowRef {
+            number: number.raw(),
+            generation: NonZeroU32::new(self.memory.hot(number).generation)?,
+        })
+    }
+
+    /// The entry of a key, overdue or not.
+    #[inline]
+    fn search(&self, key: &FlowKey, hash: u64) -> Option<(Number, Direction)> {
+        let memory = &self.memory;
+        let of_protocol = |number| {
+            let hot = memory.hot(number);
+            hot.protocol == key.protocol && hot.state != State::Free as u8
+        };
+        let side = |original: bool, reply: bool| match (original, reply) {
+            (true, _) => Some(Direction::Original),
+            (_, true) => Some(Direction::Reply),
+            _ => None,
+        };
+        match key.tuple {
+            Tuple::V4(tuple) => memory.find_slot(hash, |number| {
+                if memory.family(number) != Family::V4 {
+                    return None;
+                }
+                let Pair4([original, reply]) = *memory.pair4(number);
+                side(original == tuple, reply == tuple).filter(|_| of_protocol(number))
+            }),
+            Tuple::V6(tuple) => memory.find_slot(hash, |number| {
+                if memory.family(number) != Family::V6 {
+                    return None;
+                }
+                let Pair6([original, reply]) = memory.pair6(number);
+                side(*original == tuple, *reply == tuple).filter(|_| of_protocol(number))
+            }),
+        }
+    }
+
+    fn info(&self, number: Number, now: Tick) -> Option<FlowInfo> {
+        let hot = self.memory.hot(number);
+        if hot.state() == State::Free {
+            return None;
+        }
+        let cold = self.memory.cold(number);
+        let (original, reply) = self.keys(number);
+        Some(FlowInfo {
+            original,
+            reply,
+            state: hot.state(),
+            replied: hot.has(Flags::REPLIED),
+            picked_up: hot.has(Flags::PICKED_UP),
+            reset: hot.has(Flags::RESET),
+            packets: hot.packets.map(|it| it.get()),
+            bytes: hot.bytes.map(|it| it.get()),
+            age_ns: now.since_ns(Tick(cold.created)),
+            idle_ns: now.since_ns(hot.last_seen()),
+            mss: cold.mss.map(|mss| Some(mss).filter(|it| *it != 0)),
+        })
+    }
+}

@@ -19,7 +19,7 @@ use weft_api::{GATEWAY_MAC, MacAddr};
 
 use crate::error::Error;
 use crate::netlink::Netlink;
-use crate::pod_end::{TCP_TABLE, family, gateway, has_family};
+use crate::pod_end::{DEFAULT_ROUTES, TCP_TABLE, family, gateway, has_family};
 
 /// What the pod should hold.
 pub(crate) struct Expected<'a> {
@@ -202,13 +202,18 @@ fn rule(netlink: &mut Netlink, v4: bool, found: &mut Vec<String>) -> Result<(), 
         RouteNetlinkMessage::GetRule(request),
     )?;
     let tcp = RuleAttribute::IpProtocol(netlink_packet_route::IpProtocol::Tcp);
-    let right = answer.iter().any(|message| match message {
-        RouteNetlinkMessage::NewRule(r) => {
-            r.header.table == TCP_TABLE && r.attributes.contains(&tcp)
-        }
-        _ => false,
-    });
-    if !right {
+    let own_routes = RuleAttribute::SuppressPrefixLen(DEFAULT_ROUTES);
+    let has = |table, attribute: &RuleAttribute| {
+        answer.iter().any(|message| match message {
+            RouteNetlinkMessage::NewRule(r) => {
+                r.header.table == table
+                    && r.attributes.contains(&tcp)
+                    && r.attributes.contains(attribute)
+            }
+            _ => false,
+        })
+    };
+    if !has(TCP_TABLE, &tcp) || !has(RouteHeader::RT_TABLE_MAIN, &own_routes) {
         let family = if v4 { "IPv4" } else { "IPv6" };
         found.push(format!("the pod's rule for TCP over {family} is gone"));
     }

@@ -26,6 +26,11 @@ use crate::netlink::{Netlink, Request};
 const LOOPBACK_INDEX: u32 = 1;
 /// Priority of the rule that sends TCP to its own routes: after `local` (0), before `main` (32766).
 pub(crate) const TCP_RULE_PRIORITY: u32 = 100;
+/// Priority of the rule in front of it: all of `main` but default routes comes first, so that a pod with networks of
+/// its own (Docker in Docker, a VPN, a second interface) reaches them by TCP too.
+const OWN_ROUTES_PRIORITY: u32 = TCP_RULE_PRIORITY - 1;
+/// Longest prefix whose routes the rule for a pod's own networks passes over.
+pub(crate) const DEFAULT_ROUTES: u32 = 0;
 /// The TCP-only table, as the route and rule headers hold it.
 pub(crate) const TCP_TABLE: u8 = TCP_ROUTE_TABLE as u8;
 const _: () = assert!(
@@ -61,11 +66,12 @@ pub(crate) fn configure(plan: &Plan, ifname: &str) -> Result<(), Error> {
 
 /// Removes what does not go with the interface. The calling thread is in the pod's namespace.
 pub(crate) fn forget() -> Result<(), Error> {
-    let delete = |v4| {
-        let message = RouteNetlinkMessage::DelRule(tcp_rule_message(v4));
+    let delete = |rule| {
+        let message = RouteNetlinkMessage::DelRule(rule);
         Request::new("delete the rules for TCP in the pod", 0, message).or_not()
     };
-    Netlink::open()?.batch(vec![delete(true), delete(false)])
+    let rules = [true, false].into_iter().flat_map(tcp_rules);
+    Netlink::open()?.batch(rules.map(delete).collect())
 }
 
 /// Some runtimes make the namespace with IPv6 switched off on new interfaces.
@@ -113,7 +119,7 @@ fn requests(plan: &Plan, ifname: &str, index: u32) -> Vec<Request> {
             };
             all.push(default.request(index));
         }
-        all.push(tcp_rule(v4));
+        all.extend(tcp_rules(v4).map(|rule| add_rule(v4, rule)));
     }
     all
 }
@@ -227,25 +233,32 @@ impl Route {
 }
 
 /// A rule belongs to the namespace, not to the interface: it may be there from an earlier pair.
-fn tcp_rule(v4: bool) -> Request {
+fn add_rule(v4: bool, rule: RuleMessage) -> Request {
     Request::new(
         format!("add the rule for TCP over {} in the pod", gateway(v4)),
         NLM_F_CREATE | NLM_F_EXCL,
-        RouteNetlinkMessage::NewRule(tcp_rule_message(v4)),
+        RouteNetlinkMessage::NewRule(rule),
     )
     .or_exists()
 }
 
-fn tcp_rule_message(v4: bool) -> RuleMessage {
-    let mut message = RuleMessage::default();
-    message.header.family = family(v4);
-    message.header.table = TCP_TABLE;
-    message.header.action = RuleAction::ToTable;
-    message.attributes = vec![
-        RuleAttribute::Priority(TCP_RULE_PRIORITY),
-        RuleAttribute::IpProtocol(IpProtocol::Tcp),
-    ];
-    message
+/// TCP takes the pod's own routes, then the default route of its own table.
+fn tcp_rules(v4: bool) -> [RuleMessage; 2] {
+    let rule = |table, priority| {
+        let mut message = RuleMessage::default();
+        message.header.family = family(v4);
+        message.header.table = table;
+        message.header.action = RuleAction::ToTable;
+        message.attributes = vec![
+            RuleAttribute::Priority(priority),
+            RuleAttribute::IpProtocol(IpProtocol::Tcp),
+        ];
+        message
+    };
+    let mut own_routes = rule(RouteHeader::RT_TABLE_MAIN, OWN_ROUTES_PRIORITY);
+    let passed_over = RuleAttribute::SuppressPrefixLen(DEFAULT_ROUTES);
+    own_routes.attributes.push(passed_over);
+    [own_routes, rule(TCP_TABLE, TCP_RULE_PRIORITY)]
 }
 
 pub(crate) fn family(v4: bool) -> AddressFamily {
@@ -274,8 +287,8 @@ mod tests {
             };
             let all = requests(&plan, "eth0", 2);
             assert!(all.iter().all(|r| !r.action.contains(other)));
-            // lo, generation mode, up, address, neighbour, two defaults, rule; v4: the link route.
-            let expected = if address.contains('.') { 9 } else { 8 };
+            // lo, generation mode, up, address, neighbour, two defaults, two rules; v4: the link route.
+            let expected = if address.contains('.') { 10 } else { 9 };
             assert_eq!(all.len(), expected);
         }
     }

@@ -49,9 +49,13 @@ fn pod_holds_what_the_plan_says() {
         }
         let rules = pod.json(&format!("ip -j {family} rule"));
         assert_eq!(rules[0]["table"], "local", "{rules}");
-        assert_eq!(rules[1]["priority"], 100, "{rules}");
+        assert_eq!(rules[1]["priority"], 99, "{rules}");
         assert_eq!(rules[1]["ipproto"], "tcp");
-        assert_eq!(rules[1]["table"], "101");
+        assert_eq!(rules[1]["table"], "main");
+        assert_eq!(rules[1]["suppress_prefixlen"], 0);
+        assert_eq!(rules[2]["priority"], 100, "{rules}");
+        assert_eq!(rules[2]["ipproto"], "tcp");
+        assert_eq!(rules[2]["table"], "101");
     }
     let link_route = pod.json("ip -j route show 169.254.1.1");
     assert_eq!(link_route[0]["scope"], "link");
@@ -223,7 +227,7 @@ fn first_ping_after_add_is_answered_over_both_families() {
 fn assert_nothing_is_left(node: &Node, pod: &Pod) {
     assert_eq!(node.links(), [""; 0]);
     assert_eq!(pod.links(), ["lo"]);
-    assert!(!pod.ok("ip rule; ip -6 rule").contains("101"));
+    assert!(!pod.ok("ip rule; ip -6 rule").contains("tcp"));
     assert_eq!(node.agent().released(), 1);
 }
 

@@ -28,7 +28,7 @@ fn del_removes_everything_and_works_twice_without_namespace_or_previous_result()
     assert_eq!(node.call("DEL", "c1", Some(&pod)).ok(&conf), Value::Null);
     assert_eq!(node.links(), [""; 0]);
     assert_eq!(pod.links(), ["lo"]);
-    assert!(!pod.ok("ip rule; ip -6 rule").contains("101"));
+    assert!(!pod.ok("ip rule; ip -6 rule").contains("tcp"));
     node.call("DEL", "c1", None).ok(&node.conf("1.0.0"));
     assert_eq!(node.agent().released(), 2);
     // The same container again, in the same namespace.
@@ -110,6 +110,7 @@ fn check_finds_lost_routes_and_rules() {
         "lost its MTU",
     );
     check_finds("ip rule del pref 100", "rule for TCP over IPv4");
+    check_finds("ip rule del pref 99", "rule for TCP over IPv4");
 }
 
 #[test]

@@ -3,7 +3,9 @@
 # at once in namespaces of this run, measured in turns by `weft-bench matrix`.
 #   run/matrix.sh [--quick] [options of weft-bench matrix]
 # Writes target/bench/matrix.json and target/bench/report.html, prints a table for the README.
-# Needs an otherwise idle machine to mean much.
+# Logs stay in target/bench/logs. Needs an otherwise idle machine to mean much.
+WEFT_LOG_DIR=$(realpath -m "$(dirname "$0")/../../target/bench/logs")
+export WEFT_LOG_DIR
 . "$(dirname "$0")/../_lib.sh"
 for part in peers ovs weft-pair; do . "$WEFT_ROOT/perf-scripts/topo/$part.sh"; done
 
@@ -55,6 +57,7 @@ weft_lanes() { # NAME WIRE_MTU
 kernel_same_node() {
   bridge_pods kb 1500 1500
   same_node kernel-bridge kb "$NET.1.3"
+  lane kernel-bridge same-node null kb-c kb-s "$NET.1.3" idle # what an idle machine does by itself
   bridge_pods kl 65535 65000
   same_node kernel-bridge-64k kl "$NET.1.3"
   direct_pods kd
@@ -77,8 +80,8 @@ kernel_nodes() { # WIRE_MTU
   vxlan_between "kv$mtu"
   cross_node kernel-vxlan "$mtu" "kv$mtu" "$NET.2.2"
   peer_nodes "ko$mtu" "$mtu"
-  in_ns "ko$mtu-1" ethtool -K u0 tx on tso on gso on gro on >/dev/null
-  in_ns "ko$mtu-2" ethtool -K u0 tx on tso on gso on gro on >/dev/null
+  offloads_on "ko$mtu-1" u0
+  offloads_on "ko$mtu-2" u0
   routed_pods "ko$mtu" "$tunnel"
   vxlan_between "ko$mtu"
   cross_node kernel-vxlan+offloads "$mtu" "ko$mtu" "$NET.2.2"

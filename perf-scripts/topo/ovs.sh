@@ -24,10 +24,10 @@ _ovs_start() { # NODE
   mkdir -p "$dir"
   export OVS_RUNDIR=$dir OVS_DBDIR=$dir OVS_LOGDIR=$dir OVS_SYSCONFDIR=$dir
   {
-    ovsdb-tool create "$dir/conf.db" /usr/share/openvswitch/vswitch.ovsschema
-    in_ns "$1" ovsdb-server "$dir/conf.db" "--remote=punix:$dir/db.sock" "--pidfile=$dir/ovsdb.pid" --detach
-    _ovs_set "$1" --no-wait init
-    in_ns "$1" ovs-vswitchd "unix:$dir/db.sock" "--pidfile=$dir/vswitchd.pid" --detach
+    ovsdb-tool create "$dir/conf.db" /usr/share/openvswitch/vswitch.ovsschema &&
+      in_ns "$1" ovsdb-server "$dir/conf.db" "--remote=punix:$dir/db.sock" "--pidfile=$dir/ovsdb.pid" --detach &&
+      _ovs_set "$1" --no-wait init &&
+      in_ns "$1" ovs-vswitchd "unix:$dir/db.sock" "--pidfile=$dir/vswitchd.pid" --detach
   } >>"$LOGS/ovs.log" 2>&1 </dev/null || { OVS_WHY="ovs-vswitchd: $(tail -1 "$LOGS/ovs.log")"; return 1; }
   OVS_PIDS+=("$(<"$dir/ovsdb.pid")" "$(<"$dir/vswitchd.pid")")
 }

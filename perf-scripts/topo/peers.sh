@@ -22,6 +22,8 @@ offloads_off() { # NS IF
   in_ns "$1" ethtool -K "$2" tx off tso off gso off gro off >/dev/null
 }
 
+offloads_on() { in_ns "$1" ethtool -K "$2" tx on tso on gso on gro on >/dev/null; }
+
 forwarding() { in_ns "$1" sysctl -qw net.ipv4.ip_forward=1; }
 
 bridge_pods() {
@@ -130,9 +132,7 @@ ebpf_build() {
   [[ -e $W/pod_redirect.o ]] && return
   include=/usr/include/$(gcc -print-multiarch)
   clang -O2 -g -target bpf -mcpu=v3 -idirafter "$include" -c "$WEFT_ROOT/bench/bpf/pod_redirect.bpf.c" \
-    -o "$W/pod_redirect.o"
-  mkdir -p "$BPF_PINS"
-  mount -t bpf bpf "$BPF_PINS"
+    -o "$W/pod_redirect.o" && mkdir -p "$BPF_PINS" && mount -t bpf bpf "$BPF_PINS"
 }
 
 ebpf_on() {

@@ -4,10 +4,11 @@
 set -euo pipefail
 
 declare -A packages=(
-  [bench]='bpftool clang ethtool gcc iperf3 iproute2 iputils-ping jq linux-libc-dev nftables openvswitch-switch procps util-linux'
+  [bench]='bpftool clang ethtool gcc iperf3 iproute2 iputils-ping jq linux-libc-dev nftables
+           openvswitch-switch procps util-linux'
   [build]='clang gcc libc6-dev libelf-dev linux-libc-dev make pkg-config zlib1g-dev'
   [demo]='ethtool iperf3 iproute2 iputils-ping jq nftables procps util-linux'
-  [test]='chromium conntrack containernetworking-plugins ethtool fonts-dejavu-core iperf3 iproute2
+  [test]='bpftool chromium conntrack containernetworking-plugins ethtool fonts-dejavu-core iperf3 iproute2
           iputils-ping jq nftables procps tcpdump traceroute tshark util-linux'
 )
 

@@ -92,7 +92,7 @@ kernel_nodes() { # WIRE_MTU
 ebpf_nodes() { # WIRE_MTU
   local mtu=$1
   if ! ebpf_build >"$LOGS/ebpf.out" 2>"$LOGS/ebpf.log"; then
-    skip kernel-ebpf all "pod_redirect.bpf.c does not build: $(head -1 "$LOGS/ebpf.log")"
+    skip kernel-ebpf all "pod_redirect.bpf.c: $(head -1 "$LOGS/ebpf.log")"
     return
   fi
   peer_nodes "ke$mtu" "$mtu"

@@ -126,10 +126,11 @@ NFT
 
 BPF_PINS=$W/bpf
 
-# Compiles the program once; fails with clang's words if it cannot.
+# Compiles the program once; fails, with the reason on stderr, if it cannot.
 ebpf_build() {
   local include
   [[ -e $W/pod_redirect.o ]] && return
+  command -v bpftool >/dev/null || { echo 'bpftool is not installed' >&2; return 1; }
   include=/usr/include/$(gcc -print-multiarch)
   clang -O2 -g -target bpf -mcpu=v3 -idirafter "$include" -c "$WEFT_ROOT/bench/bpf/pod_redirect.bpf.c" \
     -o "$W/pod_redirect.o" && mkdir -p "$BPF_PINS" && mount -t bpf bpf "$BPF_PINS"

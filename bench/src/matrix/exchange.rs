@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use nix::sys::socket::{setsockopt, sockopt};
-use nix::sys::time::TimeVal;
+use nix::sys::time::{TimeVal, TimeValLike};
 use serde::{Deserialize, Serialize};
 
 use super::lane::Lane;
+use super::machine::Meter;
 use super::netns;
 use super::stats::quantile;
 
@@ -20,7 +21,7 @@ const WARM_UP: usize = 200;
 /// An ephemeral port is kept for a minute after its connection; there are 28,000 of them.
 const CONNECTIONS_MAX: usize = 20_000;
 /// No connection for this long: the client is done.
-const NO_MORE_SECONDS: i64 = 1;
+const NO_MORE: Duration = Duration::from_millis(300);
 
 /// Round-trip times in microseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -40,6 +41,8 @@ pub struct Exchanges {
     pub rate: f64,
     /// How long each took.
     pub latency: Latency,
+    /// Cores the whole machine used.
+    pub cpu_cores: f64,
 }
 
 /// Exchanges over one connection, both ends on `core` if one is given.
@@ -50,7 +53,7 @@ pub fn over_one_connection(
 ) -> anyhow::Result<Exchanges> {
     let listener = netns::listener(&lane.server)?;
     let to = SocketAddr::new(lane.address, listener.local_addr()?.port());
-    accepts_within(&listener, SILENT.as_secs() as i64)?;
+    accepts_within(&listener, SILENT)?;
     let server = netns::start(&lane.server, core, move || {
         answer(listener.accept().context("nobody connected")?.0)
     })?;
@@ -70,7 +73,7 @@ pub fn over_one_connection(
 pub fn over_new_connections(lane: &Lane, length: Duration) -> anyhow::Result<Exchanges> {
     let listener = netns::listener(&lane.server)?;
     let to = SocketAddr::new(lane.address, listener.local_addr()?.port());
-    accepts_within(&listener, NO_MORE_SECONDS)?;
+    accepts_within(&listener, NO_MORE)?;
     let server = netns::start(&lane.server, None, move || serve(&listener))?;
     let client = netns::start(&lane.client, None, move || {
         timed(length, CONNECTIONS_MAX, || exchange(&mut connect(to)?))
@@ -81,8 +84,9 @@ pub fn over_new_connections(lane: &Lane, length: Duration) -> anyhow::Result<Exc
 }
 
 /// Makes `accept` give up: the kernel applies SO_RCVTIMEO to it (socket(7)).
-fn accepts_within(listener: &TcpListener, seconds: i64) -> anyhow::Result<()> {
-    setsockopt(listener, sockopt::ReceiveTimeout, &TimeVal::new(seconds, 0))
+fn accepts_within(listener: &TcpListener, limit: Duration) -> anyhow::Result<()> {
+    let limit = TimeVal::milliseconds(limit.as_millis() as i64);
+    setsockopt(listener, sockopt::ReceiveTimeout, &limit)
         .context("cannot limit how long accept waits")
 }
 
@@ -130,7 +134,7 @@ fn timed(
     count_max: usize,
     mut once: impl FnMut() -> anyhow::Result<()>,
 ) -> anyhow::Result<Exchanges> {
-    let started = Instant::now();
+    let (started, meter) = (Instant::now(), Meter::start()?);
     let (mut took_ns, mut begin) = (Vec::with_capacity(1 << 16), started);
     while begin - started < length && took_ns.len() < count_max {
         once()?;
@@ -138,7 +142,7 @@ fn timed(
         took_ns.push(u32::try_from((end - begin).as_nanos()).unwrap_or(u32::MAX));
         begin = end;
     }
-    let seconds = started.elapsed().as_secs_f64();
+    let (seconds, used) = (started.elapsed().as_secs_f64(), meter.used()?);
     if took_ns.is_empty() {
         bail!("not one exchange");
     }
@@ -151,6 +155,7 @@ fn timed(
             p99: us(0.99),
             p999: us(0.999),
         },
+        cpu_cores: used.cores,
     })
 }
 
@@ -185,7 +190,7 @@ mod tests {
     fn answers_until_the_client_closes() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let to = listener.local_addr().unwrap();
-        accepts_within(&listener, 1).unwrap();
+        accepts_within(&listener, NO_MORE).unwrap();
         let server = std::thread::spawn(move || serve(&listener));
         for _ in 0..2 {
             let mut stream = connect(to).unwrap();

@@ -54,11 +54,10 @@ fn throughput(lane: &Lane, bulk: Bulk, pace: &Pace, number: usize) -> anyhow::Re
 }
 
 fn exchanges(run: impl FnOnce() -> anyhow::Result<Exchanges>) -> anyhow::Result<Sample> {
-    let meter = Meter::start()?;
     let found = run()?;
     Ok(Sample {
         value: found.rate,
-        cpu_cores: meter.used()?.cores,
+        cpu_cores: found.cpu_cores,
         latency_us: Some(found.latency),
         ..Sample::default()
     })

@@ -72,7 +72,7 @@ pub fn path_mtu(name: &str, address: IpAddr) -> anyhow::Result<u32> {
 }
 
 /// Confines a thread (0: this one) to one core.
-fn pin(thread: i32, core: usize) -> anyhow::Result<()> {
+pub fn pin(thread: i32, core: usize) -> anyhow::Result<()> {
     let mut cores = CpuSet::new();
     cores.set(core).context("no such core")?;
     sched_setaffinity(Pid::from_raw(thread), &cores)

@@ -32,7 +32,7 @@ pub struct Pace {
 
 impl Pace {
     /// The published benchmark takes 60 s and 3 runs a test; 2 s are what fits 140 cells three
-    /// times into 25 minutes. Longer runs did not move the medians on a quiet machine.
+    /// times into 25 minutes.
     pub const FULL: Self = Self {
         mode: "full",
         rounds: 3,

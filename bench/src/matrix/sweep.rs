@@ -24,6 +24,8 @@ const RATE_MIN: u64 = 20_000;
 const RATE_MAX: u64 = 5_000_000;
 /// Halvings of the last interval, which leave it within 5 % of the truth.
 const BISECTIONS: u32 = 4;
+/// More trials of a rate the sender cannot make.
+const SATURATED_TRIALS: u32 = 4;
 /// The receiver's buffer, so that its own sleeps lose nothing: 100 ms at 200,000 packets a second.
 const BUFFER_BYTES: usize = 16 << 20;
 /// Nothing for this long after the first datagram: that was all.
@@ -79,51 +81,88 @@ pub fn sweep(lane: &Lane, length: Duration) -> anyhow::Result<Found> {
     search(|rate_pps| trial(&source, &sink, rate_pps, length))
 }
 
-/// Looks for the highest rate without loss: doubles while nothing is lost, then bisects. A rate has
-/// to fail twice, because a machine's single hiccup is not the datapath's doing.
-fn search(mut trial: impl FnMut(u64) -> anyhow::Result<Trial>) -> anyhow::Result<Found> {
-    let mut twice = |rate: u64| -> anyhow::Result<Trial> {
-        let first = trial(rate)?;
-        if first.lossless() {
-            Ok(first)
-        } else {
-            trial(rate)
-        }
-    };
-    let mut best: Option<Trial> = None;
-    let (mut low, mut high) = (RATE_MIN / 20, RATE_MIN);
-    while high <= RATE_MAX {
-        let tried = twice(high)?;
-        if tried.lossless() {
-            best = Some(tried);
-            low = high;
-        }
-        if !tried.lossless() || !tried.kept_up() {
-            break;
-        }
-        high *= 2;
+/// Looks for the highest rate without loss: doubles while nothing is lost, then bisects.
+fn search(trial: impl FnMut(u64) -> anyhow::Result<Trial>) -> anyhow::Result<Found> {
+    let mut search = Search { trial, best: None };
+    let (low, high) = search.climb()?;
+    if search.at_senders_end() {
+        search.repeat(high)?;
+    } else {
+        search.narrow(low, high)?;
     }
-    for _ in 0..BISECTIONS {
-        // A sender at its own end would find nothing faster.
-        if best.is_some_and(|best| !best.kept_up()) {
-            break;
-        }
-        let middle = ((low as f64) * (high as f64)).sqrt() as u64;
-        let tried = twice(middle)?;
-        if tried.lossless() {
-            low = middle;
-            best = Some(tried);
-        } else {
-            high = middle;
-        }
-    }
-    let best =
-        best.ok_or_else(|| anyhow!("packets are lost at every rate from {low} per second"))?;
-    let overload = trial(best.sent_pps as u64 * 2)?;
+    let best = search
+        .best
+        .ok_or_else(|| anyhow!("packets are lost at every rate that was tried"))?;
+    let overload = (search.trial)(best.sent_pps as u64 * 2)?;
     Ok(Found {
         best,
         overload_pps: overload.received_pps,
     })
+}
+
+/// A search under way.
+struct Search<F> {
+    trial: F,
+    /// The fastest trial without loss so far.
+    best: Option<Trial>,
+}
+
+impl<F: FnMut(u64) -> anyhow::Result<Trial>> Search<F> {
+    /// Doubles the rate until something is lost or the sender is at its end; the last two rates.
+    fn climb(&mut self) -> anyhow::Result<(u64, u64)> {
+        let (mut low, mut high) = (RATE_MIN / 20, RATE_MIN);
+        while high <= RATE_MAX && self.lossless_at(high)? && !self.at_senders_end() {
+            (low, high) = (high, high * 2);
+        }
+        Ok((low, high))
+    }
+
+    /// Bisects between a rate without loss and one with it.
+    fn narrow(&mut self, mut low: u64, mut high: u64) -> anyhow::Result<()> {
+        for _ in 0..BISECTIONS {
+            let middle = ((low as f64) * (high as f64)).sqrt() as u64;
+            if self.lossless_at(middle)? {
+                low = middle;
+            } else {
+                high = middle;
+            }
+        }
+        Ok(())
+    }
+
+    /// How fast a sender at its end is depends on where the scheduler put receiver and softirq, and
+    /// jumps by a factor of two from one trial to the next: the best of a few counts.
+    fn repeat(&mut self, rate: u64) -> anyhow::Result<()> {
+        for _ in 0..SATURATED_TRIALS {
+            let tried = (self.trial)(rate)?;
+            self.keep(tried);
+        }
+        Ok(())
+    }
+
+    /// A rate has to fail twice: a machine's single hiccup is not the datapath's doing.
+    fn lossless_at(&mut self, rate: u64) -> anyhow::Result<bool> {
+        for _ in 0..2 {
+            let tried = (self.trial)(rate)?;
+            if self.keep(tried) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn keep(&mut self, tried: Trial) -> bool {
+        let faster = self.best.is_none_or(|best| tried.sent_pps > best.sent_pps);
+        if tried.lossless() && faster {
+            self.best = Some(tried);
+        }
+        tried.lossless()
+    }
+
+    /// Nothing is lost, but the sender does not make the rate.
+    fn at_senders_end(&self) -> bool {
+        self.best.is_some_and(|best| !best.kept_up())
+    }
 }
 
 /// Sends at one rate and counts what arrives.

@@ -44,6 +44,9 @@ pub struct Method {
     pub omitted_seconds: u32,
     /// How long everything took.
     pub took_seconds: f64,
+    /// Cores that were in use before the first run, by others.
+    #[serde(default)]
+    pub background_cores: f64,
 }
 
 /// One run.

@@ -23,6 +23,8 @@ mod verdict;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use clap::Args as ClapArgs;
@@ -30,9 +32,12 @@ use clap::Args as ClapArgs;
 use document::{Matrix, Method, Outcome, Sample};
 use kind::Test;
 use lane::{Lane, Topology};
-use machine::Host;
+use machine::{Host, Meter};
 use plan::{Choice, Pace, Step};
 use progress::Progress;
+
+/// How long to watch the machine before the first run.
+const BACKGROUND: Duration = Duration::from_secs(2);
 
 /// Options.
 #[derive(ClapArgs)]
@@ -78,6 +83,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let steps = plan::plan(&topology.lanes, &pace, &choice);
     ensure!(!steps.is_empty(), "there is nothing to measure");
     let host = Host::describe();
+    let background_cores = background()?;
     let mut progress = Progress::new(steps.len(), plan::estimate(&steps, &pace));
     let runs = measure_all(&topology.lanes, &steps, &pace, &mut progress);
     let method = Method {
@@ -86,11 +92,19 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         seconds: pace.bulk_seconds,
         omitted_seconds: pace.omit_seconds,
         took_seconds: progress.took().as_secs_f64() + args.setup_seconds,
+        background_cores,
     };
     let results = outcomes(&topology.lanes, &runs);
     let matrix = Matrix::new(host, method, results, topology.skipped);
     write(&args.out, &matrix)?;
     render::print_markdown(&matrix)
+}
+
+/// What the machine does without us.
+fn background() -> anyhow::Result<f64> {
+    let meter = Meter::start()?;
+    thread::sleep(BACKGROUND);
+    Ok(meter.used()?.cores)
 }
 
 fn pace(args: &Args) -> Pace {

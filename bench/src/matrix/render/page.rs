@@ -14,6 +14,9 @@ use crate::matrix::verdict::judge;
 /// Colours and layout; the theme follows the reader's.
 const STYLE: &str = include_str!("page.css");
 
+/// An idle machine uses less than this many cores; more shows in the results.
+const BACKGROUND_MAX: f64 = 0.1;
+
 /// The whole page.
 pub fn page(matrix: &Matrix) -> String {
     let mut html = format!(
@@ -54,6 +57,14 @@ fn head(matrix: &Matrix) -> String {
         html.push_str(
             "<p class=\"banner\">A quick run: one short round of everything. It shows that everything \
              runs; it has no spread, and its numbers are not for quoting.</p>\n",
+        );
+    }
+    if method.background_cores > BACKGROUND_MAX {
+        let _ = writeln!(
+            html,
+            "<p class=\"banner\">The machine was not idle: before the first run others used {} cores. \
+             Expect these numbers not to repeat.</p>",
+            digits(method.background_cores)
         );
     }
     html
@@ -257,6 +268,14 @@ mod tests {
         let html = page(&sample::matrix());
         assert!(html.matches("Connection refused").count() >= 2);
         assert!(html.contains("userspace switch did not start"));
+    }
+
+    #[test]
+    fn a_busy_machine_is_said_aloud() {
+        let mut matrix = sample::matrix();
+        assert!(!page(&matrix).contains("was not idle"));
+        matrix.method.background_cores = 1.25;
+        assert!(page(&matrix).contains("others used 1.25 cores"));
     }
 
     #[test]

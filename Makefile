@@ -51,8 +51,9 @@ demo: ## See it work; KEEP=1 leaves it up
 demo-stop: ## End a demo that was left up
 	@deploy/demo.sh stop
 
-bench: setup build ## Throughput beside a kernel bridge and a kernel VXLAN, interleaved
-	@perf-scripts/run/throughput.sh
+bench: build ## The benchmark matrix beside the kernel's datapaths, 25 minutes; QUICK=1: 3 minutes
+	@perf-scripts/setup.sh bench
+	@perf-scripts/run/matrix.sh $(if $(QUICK),--quick)
 
 clean: ## Remove everything that was built
 	cargo clean

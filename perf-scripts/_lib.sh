@@ -96,6 +96,10 @@ _sound() {
     say "FAIL: a process of $node panicked"
     return 1
   fi
+  if grep -l $'\e' "$LOGS/$node".*.log; then
+    say "FAIL: a process of $node writes colours into a file"
+    return 1
+  fi
   alive "$node" dataplane || return 0
   while leaked=$(status "$node" | jq .frames.leaked); [[ $leaked != 0 ]]; do
     if ((SECONDS >= end)); then

@@ -17,7 +17,7 @@ refused() {
   grep -qE 'Host Unreachable|Address unreachable' "$LOGS/ping.out" || fail "$to: $(cat "$LOGS/ping.out")"
   in_ns node1 timeout 2 bash -c "exec 3<>/dev/tcp/$to/80" 2>"$LOGS/connect.log" && fail "connected to $to"
   grep -q 'No route to host' "$LOGS/connect.log" || fail "connect to $to: $(cat "$LOGS/connect.log")"
-  expect "ms until $to is refused" $(($(now_ms) - started)) -lt 500
+  expect "ms until $to is refused" $(($(now_ms) - started)) -lt 1500
 }
 
 for to in 10.244.1.200 10.244.2.200 fd00:10:244:1::200 fd00:10:244:2::200; do refused "$to"; done

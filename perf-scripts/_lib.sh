@@ -96,6 +96,10 @@ _sound() {
     say "FAIL: a process of $node panicked"
     return 1
   fi
+  if grep -l $'\e' "$LOGS/$node".*.log; then
+    say "FAIL: a process of $node writes colours into a file"
+    return 1
+  fi
   alive "$node" dataplane || return 0
   while leaked=$(status "$node" | jq .frames.leaked); [[ $leaked != 0 ]]; do
     if ((SECONDS >= end)); then
@@ -299,11 +303,12 @@ port_counter() {
 
 # ---- traffic ----------------------------------------------------------------------------------
 
-# ping_ok NS ADDRESS [ARGS...]: two pings, both answered.
+# ping_ok NS ADDRESS [ARGS...]: two pings, both answered. After the last one ping waits for an interval
+# only: on a loaded machine 50 ms were too few.
 ping_ok() {
   local ns=$1 to=$2
   shift 2
-  in_ns "$ns" ping -c 2 -i 0.05 -W 2 "$@" "$to" >"$LOGS/ping.out" 2>&1 ||
+  in_ns "$ns" ping -c 2 -i 0.2 -W 2 "$@" "$to" >"$LOGS/ping.out" 2>&1 ||
     fail "no ping from $ns to $to: $(tail -3 "$LOGS/ping.out")"
   grep -q ' 0% packet loss' "$LOGS/ping.out" || fail "ping from $ns to $to loses: $(tail -2 "$LOGS/ping.out")"
 }

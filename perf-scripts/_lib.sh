@@ -215,7 +215,16 @@ start_dataplane() {
     shift
   done
   echo "${underlay[*]}" >"$W/$node/underlay"
-  spawn "$node" dataplane weft-dataplane --run-dir "$W/$node/run" "${underlay[@]}"
+  spawn "$node" dataplane taskset -c "$(_core_of "$node")" \
+    weft-dataplane --run-dir "$W/$node/run" "${underlay[@]}"
+}
+
+# A node stands for a machine of its own: the workers of node1 and node2 do not share a core where
+# there are two. A worker takes the last core its process may use.
+_core_of() {
+  local number=${1##*[!0-9]} cores
+  cores=$(nproc)
+  echo $(((cores - ${number:-1} % cores) % cores))
 }
 
 start_agent() {

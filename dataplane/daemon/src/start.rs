@@ -34,7 +34,12 @@ const REPORTS_MAX: usize = 64;
 const UPLINK_MTU: u32 = 65_535;
 
 /// What nothing works without.
-const REQUIRED: [&str; 2] = ["af-xdp", "ring-remap"];
+const REQUIRED: [&str; 4] = [
+    "af-xdp",
+    "ring-remap",
+    "multi-buffer",
+    "generic-multi-buffer",
+];
 
 /// Takes everything over from the keeper and starts the workers.
 ///
@@ -115,7 +120,7 @@ fn check_kernel(features: &[Feature]) -> Result<()> {
         |feature: &&Feature| !feature.present && REQUIRED.contains(&feature.name.as_str());
     match features.iter().find(is_missing) {
         Some(missing) => bail!(
-            "this kernel lacks {}: {}; weft needs Linux 6.4 or newer",
+            "this kernel lacks {}: {}; weft needs Linux 6.9 or newer",
             missing.name,
             missing.cost
         ),
@@ -273,9 +278,9 @@ mod tests {
             present,
             cost: "its cost".to_owned(),
         };
-        let old = [feature("multi-buffer", false), feature("ring-remap", false)];
+        let old = [feature("tx-budget", false), feature("ring-remap", false)];
         let refused = check_kernel(&old).unwrap_err().to_string();
         assert!(refused.contains("ring-remap: its cost"), "{refused}");
-        assert!(check_kernel(&[feature("multi-buffer", false), feature("af-xdp", true)]).is_ok());
+        assert!(check_kernel(&[feature("tx-budget", false), feature("af-xdp", true)]).is_ok());
     }
 }

@@ -73,17 +73,15 @@ impl Egress {
         counters: &mut Counters,
         now_ns: u64,
     ) {
-        for packet in batch.all_mut() {
-            match packet.verdict {
-                Verdict::Tx(port) => self.send(snapshot, port, packet, counters, now_ns),
-                Verdict::Drop(_) => self.pool.free_chain(&mut packet.frames),
-                Verdict::Consumed | Verdict::Merged => debug_assert!(
-                    packet.frames.is_empty(),
-                    "a consumed packet keeps no frames"
-                ),
-                Verdict::Pending => unreachable!("the pipeline gives every packet a verdict"),
-            }
-        }
+        batch.for_each_in_order(|packet| match packet.verdict {
+            Verdict::Tx(port) => self.send(snapshot, port, packet, counters, now_ns),
+            Verdict::Drop(_) => self.pool.free_chain(&mut packet.frames),
+            Verdict::Consumed | Verdict::Merged => debug_assert!(
+                packet.frames.is_empty(),
+                "a consumed packet keeps no frames"
+            ),
+            Verdict::Pending => unreachable!("the pipeline gives every packet a verdict"),
+        });
         batch.recycle(&mut self.pool);
     }
 

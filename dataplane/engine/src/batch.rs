@@ -1,9 +1,11 @@
 //! What the stages see at once.
 
+use std::ops::Range;
+
 use arrayvec::ArrayVec;
 use weft_xsk::FramePool;
 
-use crate::packet::Packet;
+use crate::packet::{Origin, Packet};
 
 /// Packets of one batch: what a burst of a ring gives. Larger batches leave the L1 cache (a packet's
 /// metadata is some 270 bytes), smaller ones spread the cost of a kick over fewer packets.
@@ -36,9 +38,25 @@ impl Batch {
         }
     }
 
-    /// All packets, received ones first.
-    pub fn all_mut(&mut self) -> impl Iterator<Item = &mut Packet> {
-        self.packets.iter_mut().chain(self.born.iter_mut())
+    /// Shows every packet once, in the order in which to send them: what was cut off a packet comes right behind
+    /// it, so that no packet of a connection overtakes another.
+    pub fn for_each_in_order(&mut self, mut visit: impl FnMut(&mut Packet)) {
+        for packet in &mut self.packets {
+            visit(packet);
+            for piece in pieces_of(packet.pieces.clone(), &mut self.born) {
+                visit(piece);
+            }
+        }
+        for index in 0..self.born.len() {
+            if self.born[index].origin == Origin::Cut {
+                continue;
+            }
+            visit(&mut self.born[index]);
+            let pieces = self.born[index].pieces.clone();
+            for piece in pieces_of(pieces, &mut self.born) {
+                visit(piece);
+            }
+        }
     }
 
     /// Forgets all packets and gives the frames they still hold to `pool`.
@@ -49,6 +67,11 @@ impl Batch {
         self.packets.clear();
         self.born.clear();
     }
+}
+
+fn pieces_of(pieces: Range<u16>, born: &mut [Packet]) -> &mut [Packet] {
+    born.get_mut(usize::from(pieces.start)..usize::from(pieces.end))
+        .unwrap_or_default()
 }
 
 impl Default for Batch {

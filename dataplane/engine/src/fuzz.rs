@@ -1,11 +1,16 @@
 //! Entry of the fuzz target `pipeline_no_leak`, also run by the tests on its corpus.
 //!
 //! An input is any number of records: one byte that chooses the port (low two bits) and how the packet
-//! is cut into frames (the rest), two bytes of length, and the packet. A record with length 0xffff lets
-//! 300 ms pass instead.
+//! is cut into frames (the rest), two bytes of length, and the packet. The length's highest bit asks for right
+//! transport checksums, without which nothing from the wire is merged. A record with length 0xffff lets 300 ms pass
+//! instead.
 
 use std::cell::RefCell;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
+use weft_wire::{Layers, checksum};
+
+use crate::encap::vxlan;
 use crate::packet::PortId;
 use crate::testbed::Testbed;
 
@@ -13,7 +18,10 @@ use crate::testbed::Testbed;
 const PAUSE_NS: u64 = 300_000_000;
 
 /// Longest packet.
-const PACKET_MAX: usize = 34_000;
+const PACKET_MAX: usize = REPAIR as usize - 1;
+
+/// Bit of the length that asks for right checksums.
+const REPAIR: u16 = 0x8000;
 
 /// Packets of one input; more of them find nothing that fewer do not.
 const PACKETS_MAX: usize = 64;
@@ -43,7 +51,7 @@ pub fn pipeline_no_leak(input: &[u8]) {
                         bytes,
                     } => {
                         bed.pieces.clone_from(pieces);
-                        packets.push((*port, bytes.to_vec()));
+                        packets.push((*port, bytes.clone()));
                     }
                 }
             }
@@ -62,28 +70,29 @@ pub fn pipeline_no_leak(input: &[u8]) {
     });
 }
 
-enum Record<'a> {
+enum Record {
     Pause,
     Packet {
         port: PortId,
         pieces: Vec<usize>,
-        bytes: &'a [u8],
+        bytes: Vec<u8>,
     },
 }
 
-fn records(input: &[u8]) -> Vec<Record<'_>> {
+fn records(input: &[u8]) -> Vec<Record> {
     let mut records = Vec::new();
     let mut rest = input;
     while let [control, high, low, bytes @ ..] = rest {
         if records.len() == PACKETS_MAX {
             break;
         }
-        let len = usize::from(u16::from_be_bytes([*high, *low]));
-        if len == 0xffff {
+        let word = u16::from_be_bytes([*high, *low]);
+        if word == u16::MAX {
             records.push(Record::Pause);
             rest = bytes;
             continue;
         }
+        let len = usize::from(word & !REPAIR);
         let (packet, next) = bytes.split_at(len.min(bytes.len()));
         // Eight pieces and the rest in whole frames stay below the longest chain.
         let packet = &packet[..packet.len().min(PACKET_MAX)];
@@ -93,10 +102,14 @@ fn records(input: &[u8]) -> Vec<Record<'_>> {
         };
         let port = PortId(u16::from(control & 3));
         if !packet.is_empty() {
+            let mut bytes = packet.to_vec();
+            if word & REPAIR != 0 {
+                repair(&mut bytes);
+            }
             records.push(Record::Packet {
                 port,
                 pieces,
-                bytes: packet,
+                bytes,
             });
         }
         rest = next;
@@ -104,10 +117,33 @@ fn records(input: &[u8]) -> Vec<Record<'_>> {
     records
 }
 
+/// Makes the transport checksums of a frame right, of the one in a tunnel first.
+fn repair(frame: &mut [u8]) {
+    for underlay in [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()] {
+        if let Some(inner) = frame.get_mut(vxlan::front_len(underlay)..) {
+            fill_checksum(inner);
+        }
+    }
+    fill_checksum(frame);
+}
+
+fn fill_checksum(frame: &mut [u8]) -> Option<()> {
+    let layers = Layers::parse(frame, frame.len()).ok()?;
+    let at = layers.checksum_at()?;
+    let seed = layers.pseudo_sum(frame).ok()?;
+    frame.get_mut(at..at + 2)?.fill(0);
+    let upper = frame.get(usize::from(layers.l4)..layers.end as usize)?;
+    let value = checksum::finish_udp(seed + checksum::sum(upper));
+    frame
+        .get_mut(at..at + 2)?
+        .copy_from_slice(&value.to_be_bytes());
+    Some(())
+}
+
 /// The record of one packet, for making inputs.
 pub fn record(port: PortId, packet: &[u8]) -> Vec<u8> {
     let mut bytes = vec![port.0 as u8 & 3];
-    bytes.extend_from_slice(&(packet.len().min(0xfffe) as u16).to_be_bytes());
+    bytes.extend_from_slice(&(packet.len().min(PACKET_MAX) as u16).to_be_bytes());
     bytes.extend_from_slice(packet);
     bytes
 }

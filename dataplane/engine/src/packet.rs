@@ -1,6 +1,7 @@
 //! A packet on its way through the pipeline, and what became of it.
 
 use std::net::IpAddr;
+use std::ops::Range;
 
 use weft_wire::{ChecksumField, Fragment, Protocol, TcpFlags};
 use weft_xsk::{FrameChain, Gso};
@@ -93,8 +94,10 @@ pub enum Origin {
     /// A port received it.
     #[default]
     Received,
-    /// The pipeline built it: an ICMP error, one more fragment.
+    /// The pipeline built it: an ICMP error.
     Built,
+    /// It is one more segment or fragment of another packet, which has it among its `pieces`.
+    Cut,
 }
 
 /// Network protocol of a packet.
@@ -285,6 +288,8 @@ pub struct Packet {
     pub cut_to: Option<u32>,
     /// `offload`: it stands for many segments, which the receiver of the port knows how to tell apart.
     pub gso: Option<Gso>,
+    /// `offload`: what was cut off it, by place in [`crate::Batch::born`].
+    pub pieces: Range<u16>,
     /// `encap`: bytes in front of the inner Ethernet header; 0 without a tunnel.
     pub outer_len: u8,
     /// `encap`: the uplink it leaves by.

@@ -1,5 +1,7 @@
 //! The list of stages, each a loop over the batch. A packet's way is read here from top to bottom.
 
+use std::ops::Range;
+
 use arrayvec::ArrayVec;
 use weft_xsk::{FramePool, Umem};
 
@@ -99,6 +101,12 @@ impl Context<'_> {
     /// Packets born so far in this pass: a mark for [`Context::unbear`].
     pub(crate) fn mark(&self) -> usize {
         self.born.len()
+    }
+
+    /// Where in [`Batch::born`] the packets born since `mark` will be.
+    pub(crate) fn born_since(&self, mark: usize) -> Range<u16> {
+        let place = |at: usize| (self.born_before + at) as u16;
+        place(mark)..place(self.born.len())
     }
 
     /// Takes back what was born since `mark`.

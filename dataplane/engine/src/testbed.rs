@@ -21,7 +21,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use weft_wire::build;
 use weft_wire::{MacAddr, Vni};
-use weft_xsk::{FRAME_BYTES, FrameChain, FramePool, RX_OFFSET, Umem, leaked_frames};
+use weft_xsk::{FRAME_BYTES, FrameChain, FramePool, Gso, RX_OFFSET, Umem, leaked_frames};
 
 use crate::batch::{BATCH_MAX, Batch};
 use crate::builder::{RangeKind, TablesBuilder};
@@ -147,6 +147,8 @@ pub struct Outcome {
     pub bytes: Vec<u8>,
     /// Who completes its checksum.
     pub checksum: Checksum,
+    /// What it is to be segmented into.
+    pub gso: Option<Gso>,
     /// Length of its first frame.
     pub first_len: usize,
     /// Its connection.
@@ -160,6 +162,8 @@ pub struct Ran {
     pub packets: Vec<Outcome>,
     /// Packets the pipeline made.
     pub born: Vec<Outcome>,
+    /// All of them, in the order in which they are sent.
+    pub in_order: Vec<Outcome>,
 }
 
 /// See the module's text.
@@ -305,21 +309,32 @@ impl Testbed {
     }
 
     fn collect(&mut self) -> Ran {
+        let umem = &self.umem;
         let outcome = |packet: &Packet| Outcome {
             verdict: packet.verdict,
             bytes: packet
                 .frames
                 .iter()
-                .flat_map(|frame| self.umem.bytes(frame).to_vec())
+                .flat_map(|frame| umem.bytes(frame).to_vec())
                 .collect(),
             checksum: packet.checksum,
+            gso: packet.gso,
             first_len: packet.frames.first().map_or(0, weft_xsk::Frame::len),
             track: packet.track,
         };
+        let mut in_order = Vec::new();
+        self.batch
+            .for_each_in_order(|packet| in_order.push(outcome(packet)));
         let ran = Ran {
             packets: self.batch.packets.iter().map(outcome).collect(),
             born: self.batch.born.iter().map(outcome).collect(),
+            in_order,
         };
+        assert_eq!(
+            ran.in_order.len(),
+            ran.packets.len() + ran.born.len(),
+            "every packet is sent once"
+        );
         for outcome in ran.packets.iter().chain(&ran.born) {
             assert_ne!(
                 outcome.verdict,

@@ -240,6 +240,11 @@ impl Packet {
         self.with_tcp(|tcp, _| tcp.set_window(window))
     }
 
+    /// Sets the TCP urgent pointer.
+    pub fn urgent(self, urgent: u16) -> Self {
+        self.with_tcp(|tcp, _| tcp.set_urgent(urgent))
+    }
+
     /// Appends a TCP MSS option.
     pub fn mss(self, mss: u16) -> Self {
         let [high, low] = mss.to_be_bytes();

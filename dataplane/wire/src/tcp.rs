@@ -217,6 +217,11 @@ impl TcpHeader {
         self.window = U16::new(window);
     }
 
+    /// Sets the urgent pointer; the checksum is left stale.
+    pub const fn set_urgent(&mut self, urgent: u16) {
+        self.urgent = U16::new(urgent);
+    }
+
     /// Sets the header length in bytes, a multiple of 4 from 20 to 60; the checksum is left stale.
     pub const fn set_header_len(&mut self, len: usize) {
         debug_assert!(len.is_multiple_of(4) && len >= Self::LEN && len <= Self::MAX_LEN);
@@ -435,10 +440,11 @@ mod tests {
         header.set_flags(TcpFlags::ACK | TcpFlags::FIN);
         header.set_window(5);
         header.set_checksum(6);
+        header.set_urgent(7);
         assert_eq!(
             bytes,
             [
-                0, 1, 0, 2, 0, 0, 0, 3, 0, 0, 0, 4, 0x50, 0x11, 0, 5, 0, 6, 0, 0
+                0, 1, 0, 2, 0, 0, 0, 3, 0, 0, 0, 4, 0x50, 0x11, 0, 5, 0, 6, 0, 7
             ]
         );
     }

@@ -102,9 +102,43 @@ fn seeds() -> Vec<(&'static str, PortId, Vec<Vec<u8>>)> {
         ("vxlan_v4", UPLINK, vec![from_four(&inner).build()]),
         ("vxlan_v6", UPLINK, vec![from_six(&inner6).build()]),
         ("vxlan_ttl", UPLINK, vec![from_four(&inner.hops(1)).build()]),
+        ("v4_segmented", A, vec![large("10.1.1.10", "10.1.2.20")]),
+        (
+            "v6_segmented",
+            A,
+            vec![large("fd00:1:1::10", "fd00:1:3::20")],
+        ),
+        (
+            "v4_merged",
+            UPLINK,
+            train("10.1.2.20", "10.1.1.10")
+                .map(|it| from_four(&it).build())
+                .to_vec(),
+        ),
+        (
+            "v6_merged",
+            UPLINK,
+            train("fd00:1:3::20", "fd00:1:1::10")
+                .map(|it| from_six(&it).build())
+                .to_vec(),
+        ),
         ("vlan", A, vec![v4().vlan(5).udp(1, 2).build()]),
         ("runt", A, vec![vec![2, 0x77, 0x65]]),
     ]
+}
+
+/// A TCP packet that is to be segmented.
+fn large(source: &str, destination: &str) -> Vec<u8> {
+    let packet = packet(source, destination).tcp(1, 2).payload_len(3000);
+    packet.checksum(ChecksumField::Partial).build()
+}
+
+/// TCP segments that can be merged.
+fn train(source: &str, destination: &str) -> [Packet; 3] {
+    [0, 1, 2].map(|index| {
+        let segment = packet(source, destination).tcp(1, 2);
+        segment.sequence(index * 50, 1).payload_len(50)
+    })
 }
 
 fn ip_v6(text: &str) -> std::net::Ipv6Addr {
@@ -165,6 +199,16 @@ fn seeds_reach_what_they_are_named_for() {
             _ => None,
         };
         assert_eq!(drop, expected, "{name}");
+        if name.ends_with("_segmented") {
+            assert_eq!(ran.born.len(), 2, "{name}");
+        }
+        if name.ends_with("_merged") {
+            let merged = ran
+                .packets
+                .iter()
+                .filter(|it| it.verdict == Verdict::Merged);
+            assert_eq!(merged.count(), 2, "{name}");
+        }
     }
 }
 

@@ -55,6 +55,7 @@ pub(super) fn cut(
         context.bear(piece);
         at += cutting.step;
     }
+    packet.pieces = context.born_since(born_at);
     shorten_first(packet, &cutting, context);
     Ok(())
 }
@@ -130,7 +131,7 @@ fn copy_piece(
         frames: writer.chain,
         rx: packet.rx,
         rx_kind: packet.rx_kind,
-        origin: Origin::Built,
+        origin: Origin::Cut,
         verdict: packet.verdict,
         outer_len: packet.outer_len,
         ..Packet::default()

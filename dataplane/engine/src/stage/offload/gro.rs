@@ -18,6 +18,9 @@ const OPEN_MAX: usize = 8;
 /// Largest IP packet made.
 const IP_LEN_MAX: usize = 65_535;
 
+/// "Don't fragment" in the first byte of IPv4's flags (RFC 791 section 3.1).
+const DONT_FRAGMENT: u8 = 0x40;
+
 /// A packet that may grow.
 struct Open {
     /// Its place in the batch.
@@ -129,19 +132,24 @@ fn joins(packets: &[Packet], row: &Open, new: &Open, context: &Context<'_>) -> b
         && row.header_len == new.header_len
         && first.egress == next.egress;
     fits && continues
-        && same_ip(first, a, b)
+        && same_ip(first, row.segments, a, b)
         && same_tcp(&a[l4..row.header_len], &b[l4..row.header_len])
         && intact(first, row, context)
         && intact(next, new, context)
 }
 
-/// TOS or class and flow label, "don't fragment", TTL or hop limit.
+/// TOS or class and flow label, "don't fragment", TTL or hop limit. Identifications of packets that may be fragmented
+/// must count up, as they will when the packet is segmented again (RFC 6864 section 4.1).
 #[inline]
-fn same_ip(packet: &Packet, a: &[u8], b: &[u8]) -> bool {
+fn same_ip(packet: &Packet, segments: usize, a: &[u8], b: &[u8]) -> bool {
     let l3 = usize::from(packet.headers.l3);
     let (a, b) = (&a[l3..], &b[l3..]);
     match packet.headers.network {
-        Network::V4 => a[1] == b[1] && a[6] == b[6] && a[8] == b[8],
+        Network::V4 => {
+            let id = |ip: &[u8]| u16::from_be_bytes([ip[4], ip[5]]);
+            let counts_up = id(b) == id(a).wrapping_add(segments as u16);
+            a[1] == b[1] && a[6] == b[6] && a[8] == b[8] && (a[6] & DONT_FRAGMENT != 0 || counts_up)
+        }
         _ => a[..4] == b[..4] && a[7] == b[7],
     }
 }

@@ -77,6 +77,7 @@ pub(super) fn segment(
         context.bear(piece);
         (index, from) = (index + 1, to);
     }
+    packet.pieces = context.born_since(mark);
     shorten(packet, &plan, context);
     Ok(())
 }
@@ -89,16 +90,20 @@ pub(super) fn kind(network: Network) -> GsoKind {
     }
 }
 
-/// IP packets up to this long are left whole without a look: 536 bytes of payload are what a receiver takes that
-/// announced nothing (RFC 9293 section 3.7.1), and every path carries them.
-const SURELY_ONE: usize = 556;
+/// Smallest MSS a sender obeys: `TCP_MIN_SND_MSS` (include/net/tcp.h), 40 bytes of options and 8 of payload. A
+/// receiver that announces less would have every packet cut into thousands.
+const MSS_MIN: usize = 48;
+
+/// IP packets up to this long are left whole without a look: no receiver can want less. A larger bound saves a look
+/// at the connection, but cuts off receivers behind a narrow link: nobody can make our segments smaller.
+const SURELY_ONE: usize = Ipv4Header::LEN + TcpHeader::LEN + MSS_MIN;
 
 /// Payload bytes of each segment, when the packet has more than one can hold: what the path takes and what the
 /// receiver announced in its SYN, which counts options as payload (RFC 6691).
 #[inline]
 pub(super) fn size(packet: &Packet, context: &Context<'_>) -> Option<usize> {
     let headers = &packet.headers;
-    if headers.ip_len() <= SURELY_ONE {
+    if headers.ip_len() <= SURELY_ONE && packet.cut_to.is_none() {
         return None;
     }
     let l4 = usize::from(packet.outer_len) + usize::from(headers.l4);
@@ -108,7 +113,7 @@ pub(super) fn size(packet: &Packet, context: &Context<'_>) -> Option<usize> {
         .cut_to
         .map(|mtu| (mtu as usize).saturating_sub(headers.ip_len() - headers.l4_len() + tcp_len));
     let announced = packet.mss_towards(context.flows).map(usize::from);
-    let by_receiver = announced.map(|mss| (mss + TcpHeader::LEN).saturating_sub(tcp_len));
+    let by_receiver = announced.map(|mss| mss.max(MSS_MIN) + TcpHeader::LEN - tcp_len);
     let size = by_path
         .unwrap_or(usize::MAX)
         .min(by_receiver.unwrap_or(usize::MAX));
@@ -169,7 +174,7 @@ fn copy(
         frames: writer.chain,
         rx: packet.rx,
         rx_kind: packet.rx_kind,
-        origin: Origin::Built,
+        origin: Origin::Cut,
         verdict: packet.verdict,
         outer_len: packet.outer_len,
         tunnel_flow: packet.tunnel_flow,
@@ -220,6 +225,7 @@ fn finish(
             segment.index == 0,
             segment.to == plan.end,
         ));
+        move_urgent(tcp, segment.from - plan.headers.len());
         tcp.set_checksum(0);
         let l4_len = (tcp_len + segment.to - segment.from) as u32;
         let header_sum = checksum::sum(&bytes[plan.l4..plan.headers.len()]);
@@ -265,4 +271,18 @@ fn flags_of(flags: TcpFlags, first: bool, last: bool) -> TcpFlags {
         bits &= !TcpFlags::CWR.0;
     }
     TcpFlags(bits)
+}
+
+/// The urgent pointer counts from the segment's sequence number, and says nothing about segments behind the urgent
+/// data. Linux sends urgent data in segments of their own (tcp_write_xmit in net/ipv4/tcp_output.c); others need not.
+#[inline]
+fn move_urgent(tcp: &mut TcpHeader, offset: usize) {
+    if offset == 0 || !tcp.flags().contains(TcpFlags::URG) {
+        return;
+    }
+    let urgent = usize::from(tcp.urgent()).checked_sub(offset);
+    if urgent.is_none() {
+        tcp.set_flags(TcpFlags(tcp.flags().0 & !TcpFlags::URG.0));
+    }
+    tcp.set_urgent(urgent.unwrap_or(0) as u16);
 }

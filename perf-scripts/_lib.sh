@@ -393,5 +393,5 @@ iperf() {
   shift 3
   in_ns "$ns" timeout $((seconds + 20)) iperf3 -J -c "$to" -t "$seconds" "$@" >"$LOGS/iperf.json" 2>"$LOGS/iperf.log" ||
     fail "iperf3 $ns to $to: $(jq -r .error "$LOGS/iperf.json" 2>/dev/null || cat "$LOGS"/iperf.*)"
-  jq -r '(.end.sum_received // .end.sum).bits_per_second / 1e9 * 100 | round / 100' "$LOGS/iperf.json"
+  jq -r '(.end.sum_received // .end.sum).bits_per_second / 1e9 * 100 | round / 100' "$LOGS/iperf.json" 2>>"$LOGS/iperf.log"
 }

@@ -44,7 +44,7 @@ if [[ -z ${WEFT_SANDBOX:-} ]]; then
     if [[ -t 1 ]]; then export DEMO_TTY=1; fi
     DEMO_READY=$DEMO_READY setsid "$0" </dev/null >"$output" 2>&1 &
     sandbox=$!
-    trap 'kill -KILL $sandbox 2>/dev/null; exit 130' INT TERM
+    trap 'kill -KILL $sandbox 2>/dev/null; rm -f "$output" "$DEMO_READY"; echo; exit 130' INT TERM
     tail -n +1 -s 0.1 -F --pid=$sandbox "$output" 2>/dev/null &
     tail=$!
     until [[ -e $DEMO_READY ]]; do

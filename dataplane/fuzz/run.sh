@@ -21,6 +21,8 @@ for target in "$@"; do
   mkdir -p "$found"
   echo "== $target, $seconds s"
   # What is new goes into the first directory; the committed one is only read.
-  cargo +nightly fuzz run --fuzz-dir . "$target" "$found" "${corpus[$target]}" -- \
+  features=()
+  [[ $target != manifest ]] || features=(--features manifest)
+  cargo +nightly fuzz run --fuzz-dir . "${features[@]}" "$target" "$found" "${corpus[$target]}" -- \
     -max_total_time="$seconds" -timeout=10 -rss_limit_mb=4096 -print_final_stats=1
 done

@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
@@ -12,11 +13,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
 use nix::sys::wait::{WaitStatus, waitpid};
-use support::net::{Pair, isolate, run};
+use support::net::{NODE_MAC, Pair, isolate, mac_of, run};
 use support::node::{Dataplane, FRAMES, Keeper, SIZES, partial, request, turn_round};
+use weft_wire::{ChecksumField, Layers, MacAddr, build};
 use weft_xsk::{
-    BindError, FrameChain, FramePool, Kick, Mode, Socket, Umem, UmemSource, bind, probe,
+    BindError, FrameChain, FramePool, Gso, GsoKind, Kick, Mode, PacketSocket, Sent, Socket, Umem,
+    UmemSource, bind, open_packet_socket, probe,
 };
 
 const NODE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
@@ -438,4 +442,124 @@ fn a_second_pool_of_one_mapping_is_refused() {
     let (_pair, keeper, dataplane) = one_pair();
     assert!(FramePool::all(&dataplane.umem).is_none());
     close(dataplane, keeper);
+}
+
+/// Everything that arrives at the peer's interface, as it is handed to its stack.
+struct Arrivals(File);
+
+impl Arrivals {
+    fn at(pair: &Pair) -> Self {
+        pair.inside(|| {
+            let fd = socket(
+                AddressFamily::Packet,
+                SockType::Raw,
+                SockFlag::SOCK_NONBLOCK,
+                SockProtocol::EthAll,
+            );
+            Self(File::from(fd.unwrap()))
+        })
+    }
+
+    /// The packets of the wire: those to the peer of `len` bytes and more.
+    fn take(&mut self, count: usize) -> Vec<Vec<u8>> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut packets = Vec::new();
+        let mut buffer = vec![0; 70_000];
+        while packets.len() < count && Instant::now() < deadline {
+            match self.0.read(&mut buffer) {
+                Ok(len) if buffer[..6] == mac_of(PEER) => packets.push(buffer[..len].to_vec()),
+                Ok(_) => {}
+                Err(_) => thread::sleep(Duration::from_millis(1)),
+            }
+        }
+        packets
+    }
+}
+
+/// A packet from the node to the peer whose transport checksum is partial, and how it is to be segmented.
+fn gso_packet(kind: GsoKind, size: u16, payload_len: usize) -> (Vec<u8>, Gso, (u16, u16)) {
+    let packet = build::Packet::ipv4(NODE, PEER)
+        .macs(MacAddr(NODE_MAC), MacAddr(mac_of(PEER)))
+        .checksum(ChecksumField::Partial);
+    let payload: Vec<u8> = (0..payload_len as u32)
+        .map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8)
+        .collect();
+    let (packet, header_len, offset) = match kind {
+        GsoKind::Udp => (packet.udp(5000, 4000), 42, 6),
+        _ => (packet.tcp(5000, 4000), 54, 16),
+    };
+    let gso = Gso {
+        kind,
+        header_len,
+        size,
+    };
+    (packet.payload(&payload).build(), gso, (34, offset))
+}
+
+/// In pieces of a frame's size, as the dataplane sends it.
+fn send_by(socket: &PacketSocket, packet: &[u8], gso: Gso, checksum: (u16, u16)) -> Sent {
+    socket.send(packet.chunks(3840), Some(checksum), Some(gso))
+}
+
+#[test]
+fn a_gso_packet_crosses_a_veth_whole() {
+    isolate();
+    let pair = Pair::new("pod0", 1, PEER, NODE);
+    let mut arrivals = Arrivals::at(&pair);
+    let peer = peer_socket(&pair);
+    let socket = PacketSocket::new(open_packet_socket(pair.ifindex, false).unwrap());
+    let (packet, gso, checksum) = gso_packet(GsoKind::TcpV4, 1400, 64_000);
+    assert_eq!(send_by(&socket, &packet, gso, checksum), Sent::Yes);
+    assert!(only_bytes(arrivals.take(1)) == packet);
+    // The peer's stack cuts a datagram for a socket that did not ask for whole ones, and checks nothing twice.
+    let (packet, gso, checksum) = gso_packet(GsoKind::Udp, 1000, 5500);
+    assert_eq!(send_by(&socket, &packet, gso, checksum), Sent::Yes);
+    let mut buffer = [0; 2000];
+    for expected in packet[42..].chunks(1000) {
+        let len = peer.recv(&mut buffer).unwrap();
+        assert!(buffer[..len] == *expected);
+    }
+    run("ip link set pod0 down");
+    assert_eq!(send_by(&socket, &packet, gso, checksum), Sent::Down);
+}
+
+fn only_bytes(mut packets: Vec<Vec<u8>>) -> Vec<u8> {
+    assert_eq!(packets.len(), 1, "one packet");
+    packets.remove(0)
+}
+
+#[test]
+fn a_queued_socket_segments_for_a_device_that_does_not() {
+    isolate();
+    let pair = Pair::new("pod0", 1, PEER, NODE);
+    run("ethtool -K pod0 tx off sg off tso off gso off");
+    let mut arrivals = Arrivals::at(&pair);
+    let socket = PacketSocket::new(open_packet_socket(pair.ifindex, true).unwrap());
+    for kind in [GsoKind::TcpV4, GsoKind::Udp] {
+        let (packet, gso, checksum) = gso_packet(kind, 1400, 30_001);
+        assert_eq!(send_by(&socket, &packet, gso, checksum), Sent::Yes);
+        let headers = usize::from(gso.header_len);
+        let payloads: Vec<&[u8]> = packet[headers..].chunks(1400).collect();
+        let segments = arrivals.take(payloads.len());
+        assert_eq!(segments.len(), payloads.len(), "{kind:?}");
+        for (index, (segment, payload)) in segments.iter().zip(&payloads).enumerate() {
+            assert!(segment[headers..] == **payload, "segment {index}");
+            let layers = Layers::parse(segment, segment.len()).unwrap();
+            assert_eq!(layers.end as usize, segment.len());
+            assert_eq!(layers.transport_is_valid(segment), Some(true));
+            assert!(weft_wire::ipv4::checksum_is_valid(&segment[14..]));
+        }
+    }
+}
+
+#[test]
+fn what_the_kernel_cannot_segment_is_refused() {
+    isolate();
+    let pair = Pair::new("pod0", 1, PEER, NODE);
+    let socket = PacketSocket::new(open_packet_socket(pair.ifindex, true).unwrap());
+    let (packet, gso, _) = gso_packet(GsoKind::Udp, 1400, 3000);
+    // A checksum that is none of UDP's.
+    assert_eq!(send_by(&socket, &packet, gso, (34, 16)), Sent::Refused);
+    let pieces = vec![&[0_u8; 1][..]; weft_xsk::packet_socket::PIECES_MAX + 1];
+    assert_eq!(socket.send(pieces, None, None), Sent::Refused);
 }

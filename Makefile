@@ -25,13 +25,17 @@ build: ## Build the release binaries into target/release
 	@perf-scripts/setup.sh build
 	cargo build --release --locked --workspace --bins
 
-check: ## Formatting, lints, documentation, dependency policy
+check: ## Formatting, lints, house rules, documentation, dependency policy
 	@perf-scripts/setup.sh build
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
+	cargo test --locked --quiet -p weft-tidy
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps --document-private-items --quiet
-	@if command -v cargo-deny >/dev/null; then cargo deny --offline check bans licenses sources; \
-	else echo 'cargo-deny is not installed: dependency policy not checked'; fi
+	@if command -v cargo-deny >/dev/null; then \
+	  cargo deny --locked check bans licenses sources && \
+	  cargo deny --locked --manifest-path dataplane/fuzz/Cargo.toml --config deny.toml check \
+	    --allow unmatched-skip bans licenses sources; \
+	else echo 'dependency policy not checked; for that: cargo install --locked cargo-deny'; fi
 
 test: setup build ## Everything: cargo tests, then smoke tests in network namespaces
 	@perf-scripts/test.sh
@@ -51,8 +55,9 @@ demo: ## See it work; KEEP=1 leaves it up
 demo-stop: ## End a demo that was left up
 	@deploy/demo.sh stop
 
-bench: setup build ## Throughput beside a kernel bridge and a kernel VXLAN, interleaved
-	@perf-scripts/run/throughput.sh
+bench: build ## The benchmark matrix beside the kernel's datapaths, 25 minutes; QUICK=1: 3 minutes
+	@perf-scripts/setup.sh bench
+	@perf-scripts/run/matrix.sh $(if $(QUICK),--quick)
 
 clean: ## Remove everything that was built
 	cargo clean

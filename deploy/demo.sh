@@ -44,7 +44,7 @@ if [[ -z ${WEFT_SANDBOX:-} ]]; then
     if [[ -t 1 ]]; then export DEMO_TTY=1; fi
     DEMO_READY=$DEMO_READY setsid "$0" </dev/null >"$output" 2>&1 &
     sandbox=$!
-    trap 'kill -KILL $sandbox 2>/dev/null; exit 130' INT TERM
+    trap 'kill -KILL $sandbox 2>/dev/null; rm -f "$output" "$DEMO_READY"; echo; exit 130' INT TERM
     tail -n +1 -s 0.1 -F --pid=$sandbox "$output" 2>/dev/null &
     tail=$!
     until [[ -e $DEMO_READY ]]; do
@@ -62,6 +62,10 @@ fi
 export WEFT_LOG_DIR=$DEMO_ROOT/target/demo-logs
 . "$DEMO_ROOT/perf-scripts/_lib.sh"
 . "$DEMO_ROOT/perf-scripts/topo/two-nodes.sh"
+
+# Interrupted, what runs in the foreground fails first: only this shell says why the demo ends.
+trap '[[ $BASHPID != "$$" ]] || echo "FAIL: ${BASH_SOURCE[0]##*/} line $LINENO: $BASH_COMMAND" >&2' ERR
+trap 'printf "\n\n  interrupted; all of it is gone now\n"; exit 130' INT
 
 SECONDS_EACH=${SECONDS_EACH:-4}
 [[ ! -t 1 ]] || DEMO_TTY=1
@@ -107,10 +111,11 @@ outside() {
 }
 
 throughput() { # NAME SERVER IPERF-ARGS...: also kept in GBIT[NAME]
-  local name=$1 to
-  to=$(ip4 "$2")
+  local name=$1 server=$2 to
+  to=$(ip4 "$server")
   shift 2
   GBIT[$name]=$(printf '%.2f' "$(iperf client "$to" "$SECONDS_EACH" "$@")")
+  [[ ${GBIT[$name]} != 0.00 ]] || fail "next to nothing arrives at $server; drops of node1: $(dropped node1), of node2: $(dropped node2)"
   RESULT="${GBIT[$name]} Gb/s"
 }
 
@@ -126,10 +131,17 @@ killed() { # a stream that lives through SIGKILL of the dataplane
     "$LOGS/iperf3-killed.out")
 }
 
-hostile() {
+# dropped NODE: reasons and counts, in words.
+dropped() { value "$1" '[.drops[] | select(.count > 0) | "\(.name) \(.count)"] | join(", ") | if . == "" then "none" else . end'; }
+
+hostile() { # what a pod may not send, and does
+  local before after
+  before=$(value node1 '.drops | map(.count) | add')
   in_ns client weft-bench flood spoofed-source --count 1000 --rate 5000 --to "$(ip4 web)" >/dev/null
   in_ns client weft-bench flood vlan --count 1000 --rate 5000 --to "$(ip4 web)" >/dev/null
   sleep 0.2
+  after=$(value node1 '.drops | map(.count) | add')
+  RESULT="$((after - before)) dropped"
 }
 
 # ---- summary ----------------------------------------------------------------------------------
@@ -138,16 +150,15 @@ pod_line() { # NODE NAME
   printf '  %-8s %-7s %-14s %-22s %s\n' "$2" "$1" "$(ip4 "$2")" "$(ip6 "$2")" "$(port "$2")"
 }
 
-# Everything below a node's name comes from `weft status --output json`.
+# A node in four lines of `weft status --output json`.
 node_summary() {
   status "$1" | jq -r '
     def dots: tostring | [while(length > 0; .[:-3]) | .[-3:]] | reverse | join(",");
-    def listed: map("\(.name) \(.count | dots)") | if length == 0 then "none" else join(", ") end;
-    "  packets by stage    \(.stages | listed)",
-    "  packets by verdict  \(.verdicts | listed)",
-    "  drops by reason     \([.drops[] | select(.count > 0)] | listed)",
-    "  frames              \(.frames.total | dots): \(.frames.free | dots) free, \(.frames.fill | dots) lent to rings, \(.frames.leaked) leaked",
-    "  dataplane           pid \(.pid), up \(.uptime_s) s, restarts \(.restarts), \(.ports | length) ports, \(.workers | length) workers"'
+    def listed: map(select(.count > 0) | "\(.count | dots) \(.name)") | if length == 0 then "none" else join(", ") end;
+    "  packets    \(.verdicts | listed)",
+    "  drops      \(.drops | listed)",
+    "  frames     \(.frames.total | dots): \(.frames.free | dots) free, \(.frames.fill | dots) lent to rings, \(.frames.leaked) leaked",
+    "  dataplane  pid \(.pid), up \(.uptime_s) s, \(.restarts) restarts, \(.ports | length) ports, \(.workers | length) workers"'
 }
 
 summary() {

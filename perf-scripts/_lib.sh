@@ -96,6 +96,10 @@ _sound() {
     say "FAIL: a process of $node panicked"
     return 1
   fi
+  if grep -l $'\e' "$LOGS/$node".*.log; then
+    say "FAIL: a process of $node writes colours into a file"
+    return 1
+  fi
   alive "$node" dataplane || return 0
   while leaked=$(status "$node" | jq .frames.leaked); [[ $leaked != 0 ]]; do
     if ((SECONDS >= end)); then
@@ -211,7 +215,16 @@ start_dataplane() {
     shift
   done
   echo "${underlay[*]}" >"$W/$node/underlay"
-  spawn "$node" dataplane weft-dataplane --run-dir "$W/$node/run" "${underlay[@]}"
+  spawn "$node" dataplane taskset -c "$(_core_of "$node")" \
+    weft-dataplane --run-dir "$W/$node/run" "${underlay[@]}"
+}
+
+# A node stands for a machine of its own: the workers of node1 and node2 do not share a core where
+# there are two. A worker takes the last core its process may use.
+_core_of() {
+  local number=${1##*[!0-9]} cores
+  cores=$(nproc)
+  echo $(((cores - ${number:-1} % cores) % cores))
 }
 
 start_agent() {
@@ -299,11 +312,12 @@ port_counter() {
 
 # ---- traffic ----------------------------------------------------------------------------------
 
-# ping_ok NS ADDRESS [ARGS...]: two pings, both answered.
+# ping_ok NS ADDRESS [ARGS...]: two pings, both answered. After the last one ping waits for an interval
+# only: on a loaded machine 50 ms were too few.
 ping_ok() {
   local ns=$1 to=$2
   shift 2
-  in_ns "$ns" ping -c 2 -i 0.05 -W 2 "$@" "$to" >"$LOGS/ping.out" 2>&1 ||
+  in_ns "$ns" ping -c 2 -i 0.2 -W 2 "$@" "$to" >"$LOGS/ping.out" 2>&1 ||
     fail "no ping from $ns to $to: $(tail -3 "$LOGS/ping.out")"
   grep -q ' 0% packet loss' "$LOGS/ping.out" || fail "ping from $ns to $to loses: $(tail -2 "$LOGS/ping.out")"
 }
@@ -379,5 +393,5 @@ iperf() {
   shift 3
   in_ns "$ns" timeout $((seconds + 20)) iperf3 -J -c "$to" -t "$seconds" "$@" >"$LOGS/iperf.json" 2>"$LOGS/iperf.log" ||
     fail "iperf3 $ns to $to: $(jq -r .error "$LOGS/iperf.json" 2>/dev/null || cat "$LOGS"/iperf.*)"
-  jq -r '(.end.sum_received // .end.sum).bits_per_second / 1e9 * 100 | round / 100' "$LOGS/iperf.json"
+  jq -r '(.end.sum_received // .end.sum).bits_per_second / 1e9 * 100 | round / 100' "$LOGS/iperf.json" 2>>"$LOGS/iperf.log"
 }

@@ -1,19 +1,24 @@
 #!/usr/bin/env bash
 # Installs the Debian or Ubuntu packages that are missing, and only those.
-#   setup.sh GROUP...      groups: build, test, demo
+#   setup.sh GROUP...      groups: build, test, demo, bench
 set -euo pipefail
 
 declare -A packages=(
+  [bench]='bpftool clang ethtool gcc iperf3 iproute2 iputils-ping jq linux-libc-dev nftables
+           openvswitch-switch procps util-linux'
   [build]='clang gcc libc6-dev libelf-dev linux-libc-dev make pkg-config zlib1g-dev'
   [demo]='ethtool iperf3 iproute2 iputils-ping jq nftables procps util-linux'
-  [test]='conntrack containernetworking-plugins ethtool iperf3 iproute2 iputils-ping jq nftables
-          procps tcpdump traceroute tshark util-linux'
+  [test]='bpftool busybox-static chromium conntrack containerd containernetworking-plugins ethtool
+          fonts-dejavu-core iperf3 iproute2 iputils-ping jq nftables procps runc tcpdump traceroute
+          tshark util-linux'
 )
 
 missing=()
 for group in "$@"; do
-  [[ -n ${packages[$group]:-} ]] || { echo "setup.sh: no group $group (build, test, demo)" >&2; exit 2; }
+  [[ -n ${packages[$group]:-} ]] || { echo "setup.sh: no group $group (build, test, demo, bench)" >&2; exit 2; }
   for package in ${packages[$group]}; do
+    # Docker's own packages bring these under other names, and would have to go.
+    [[ $package == @(containerd|runc) ]] && command -v "$package" >/dev/null && continue
     dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
   done
 done

@@ -1,13 +1,15 @@
 //! Traffic tools of the tests, the demo and the benchmark matrix.
 //!
-//! Each subcommand does one thing to the network it is started in and prints one JSON document on
+//! Each traffic tool does one thing to the network it is started in and prints one JSON document on
 //! standard output, so that a shell script can judge it with `jq`. Frames are built with
 //! `etherparse` and never with weft's own code: a mistake there must not be able to hide itself.
+//! `matrix` drives the benchmark; `report` and `compare` read what it measured.
 
 mod flip;
 mod flood;
 mod frames;
 mod interval;
+mod matrix;
 mod packet_socket;
 mod pattern;
 mod probe;
@@ -37,6 +39,12 @@ enum Tool {
     /// Seeded bytes over TCP, hashed at both ends
     #[command(subcommand)]
     TcpHash(tcp_hash::Side),
+    /// The benchmark matrix on what a topology script set up: weft beside its peers, in turns
+    Matrix(matrix::Args),
+    /// The page or the tables of a matrix measured before
+    Report(matrix::render::Args),
+    /// Two matrices side by side: marks what differs by more than 10 %
+    Compare(matrix::compare::Args),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -45,5 +53,8 @@ fn main() -> anyhow::Result<()> {
         Tool::Flood(args) => flood::run(&args),
         Tool::Flip(args) => flip::run(&args),
         Tool::TcpHash(side) => tcp_hash::run(&side),
+        Tool::Matrix(args) => matrix::run(&args),
+        Tool::Report(args) => matrix::render::run(&args),
+        Tool::Compare(args) => matrix::compare::run(&args),
     }
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 use ipnet::IpNet;
 use weft_api::paths::{DEFAULT_RUN_DIR, DEFAULT_STATE_DIR, RunDir};
 use weft_model::compile::ClusterConfig;
@@ -63,9 +63,9 @@ pub struct Args {
     #[arg(long, default_value_t = weft_model::ipam::COOLDOWN_MS_DEFAULT / 1_000, value_name = "SECONDS")]
     pub address_cooldown: u64,
 
-    /// Form of the log on stderr; WEFT_LOG sets its level, e.g. WEFT_LOG=debug
-    #[arg(long, value_enum, default_value_t = LogFormat::Text, value_name = "FORMAT")]
-    pub log_format: LogFormat,
+    /// What is said on stderr
+    #[command(flatten)]
+    pub log: weft_log::Log,
 }
 
 const EXAMPLE: &str = "\
@@ -74,15 +74,6 @@ Example:
 
 A Node object needs spec.podCIDRs and an InternalIP in status.addresses. A file that is broken, empty
 or cut off is reported by `weft status`, and what it last held stays in force.";
-
-/// Form of the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// One JSON object per line.
-    Json,
-}
 
 impl Args {
     /// What the agent's parts need of it.

@@ -193,10 +193,14 @@ pub struct Status {
     pub frames: FrameStatus,
     /// Packets by stage, in pipeline order: how many a stage saw.
     pub stages: Vec<Counter>,
-    /// Packets by final verdict: `tx`, `host`, `drop`, `consumed` (answered or held by the pipeline).
+    /// Packets by final verdict: `tx`, `host`, `drop`, `consumed` (answered or held by the pipeline), `merged`
+    /// (sent as part of another).
     pub verdicts: Vec<Counter>,
     /// Drops by reason; every reason is listed, zero or not.
     pub drops: Vec<Counter>,
+    /// Tracked connections: how many there are, and what became of others.
+    #[serde(default)]
+    pub flows: Vec<Counter>,
     /// Ports.
     pub ports: Vec<PortStatus>,
     /// Remote nodes.

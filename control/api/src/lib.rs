@@ -16,6 +16,7 @@ pub mod client;
 pub mod dataplane;
 pub mod envelope;
 pub mod frame;
+pub mod fuzz;
 pub mod identity;
 pub mod mac;
 pub mod object;

@@ -98,7 +98,8 @@ fn render(report: &Report, styled: bool) -> String {
         page.table("PORTS", &port::listing(&status.ports));
         page.table("PACKETS BY STAGE", &counters("STAGE", &status.stages));
         page.table("PACKETS BY VERDICT", &counters("VERDICT", &status.verdicts));
-        page.table("DROPS", &drops(&status.drops));
+        page.table("CONNECTIONS", &described("WHAT", &status.flows));
+        page.table("DROPS", &described("REASON", &status.drops));
         page.table("REMOTE NODES", &remotes(&status.remotes));
     }
     if let Some(agent) = &report.agent {
@@ -187,13 +188,14 @@ fn counters(heading: &str, counters: &[Counter]) -> Listing {
     listing
 }
 
-fn drops(drops: &[Counter]) -> Listing {
-    let mut listing = Listing::new(&["REASON", "PACKETS", "MEANING"]).right(&[1]);
-    for drop in drops.iter().filter(|d| d.count > 0) {
+/// Counters that are not zero, with their meaning.
+fn described(heading: &'static str, all: &[Counter]) -> Listing {
+    let mut listing = Listing::new(&[heading, "COUNT", "MEANING"]).right(&[1]);
+    for counter in all.iter().filter(|counter| counter.count > 0) {
         listing.row([
-            drop.name.clone(),
-            grouped(drop.count),
-            drop.description.clone(),
+            counter.name.clone(),
+            grouped(counter.count),
+            counter.description.clone(),
         ]);
     }
     listing

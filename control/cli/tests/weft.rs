@@ -40,7 +40,7 @@ fn status_shows_the_node_and_exits_with_0() {
         "default/web",
         "10.244.1.5, fd00:1::5",
         "parse  1,000,000",
-        "martian        7  An address that may not appear on a link.",
+        "martian      7  An address that may not appear on a link.",
         "node2  192.0.2.2",
         "tx-checksum  checksums are completed in software",
     ] {
@@ -421,6 +421,7 @@ fn status() -> Status {
             counter("martian", 7, "An address that may not appear on a link."),
             counter("ttl-expired", 0, "The hop limit ran out."),
         ],
+        flows: vec![counter("current", 12, "connections in the table now")],
         ports: vec![PortStatus {
             id: 1,
             name: PortName("weftaaaaaaaaaaa".into()),

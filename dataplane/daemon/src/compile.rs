@@ -324,3 +324,6 @@ fn remote(
         }),
     }
 }
+
+#[cfg(test)]
+mod tests;

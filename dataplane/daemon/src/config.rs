@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 use serde::Deserialize;
 
 /// The switching process of weft: takes the AF_XDP sockets from weft-keeper and forwards packets
@@ -28,9 +28,9 @@ pub struct Cli {
     /// JSON file with tuning values; see the example below.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// How log lines on stderr look.
-    #[arg(long, value_enum, default_value = "text")]
-    pub log_format: LogFormat,
+    /// What is said on stderr.
+    #[command(flatten)]
+    pub log: weft_log::Log,
 }
 
 const EXAMPLES: &str = "\
@@ -52,15 +52,6 @@ tuning.json, with the defaults:
   priority     real-time priority (SCHED_FIFO) of the workers, 0 for none
 
 Inspect it with: weft --run-dir DIR status";
-
-/// How log lines look.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// One JSON document per line.
-    Json,
-}
 
 /// Tuning values; every one has a default.
 #[derive(Clone, Debug, Deserialize)]

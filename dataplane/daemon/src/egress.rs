@@ -4,21 +4,19 @@
 use std::sync::Arc;
 
 use weft_engine::{Batch, Checksum, Counters, DropReason, Packet, PortId, PortKind, Verdict};
-use weft_xsk::{FrameChain, FramePool, Gso, Kick, Sent, TxChecksum, Umem};
+use weft_xsk::{FrameChain, FramePool, Gso, Kick, Umem};
 
 use crate::burst::Burst;
 use crate::handoff::{Handoff, Handoffs};
-use crate::queue::{Queue, QueueCounter};
+use crate::queue::Queue;
 use crate::snapshot::Snapshot;
 use crate::tap::Tap;
 use crate::worker_counters::WorkerCounters;
 
-/// A packet for a queue of this worker.
-#[derive(Default)]
-pub struct Outgoing {
-    /// Its bytes.
-    pub frames: FrameChain,
-    /// What the kernel is to do about its checksum.
+/// What the kernel is to be told of a packet beside its bytes.
+#[derive(Clone, Copy, Default)]
+pub struct Sending {
+    /// Checksum to complete.
     pub checksum: Checksum,
     /// What it is to be segmented into.
     pub gso: Option<Gso>,
@@ -26,22 +24,15 @@ pub struct Outgoing {
     pub tunnel_flow: u64,
 }
 
-impl Outgoing {
-    fn of(packet: &mut Packet) -> Self {
+impl Sending {
+    fn of(packet: &Packet) -> Self {
         Self {
-            frames: std::mem::take(&mut packet.frames),
             checksum: packet.checksum,
             gso: packet.gso,
             tunnel_flow: packet.tunnel_flow,
         }
     }
 }
-
-/// A packet that could not be sent, and why.
-struct Unsent(FrameChain, DropReason);
-
-/// Frames of the largest packet that goes through AF_XDP's ring where there is a packet socket.
-const RING_FRAMES_MAX: usize = 1;
 
 /// What a worker sends with.
 pub struct Egress {
@@ -102,205 +93,129 @@ impl Egress {
         counters: &mut Counters,
         now_ns: u64,
     ) {
-        let lost = match snapshot.egress(self.id, port) {
+        let sending = Sending::of(packet);
+        let frames = &mut packet.frames;
+        let sent = match snapshot.egress(self.id, port) {
             Some(egress) if egress.worker == self.id => {
-                self.transmit(egress.slot, Outgoing::of(packet), now_ns)
+                self.transmit(egress.slot, frames, sending, now_ns)
             }
-            Some(egress) => {
-                let handoff = Handoff {
-                    slot: egress.slot,
-                    packet: Outgoing::of(packet),
-                };
-                match self.handoffs.send(egress.worker, handoff) {
-                    Ok(()) => {
-                        self.counters.handoffs += 1;
-                        Ok(())
-                    }
-                    Err(back) => Err(Unsent(back.packet.frames, DropReason::TxOther)),
-                }
-            }
-            None => Err(Unsent(
-                std::mem::take(&mut packet.frames),
-                DropReason::PortGone,
-            )),
+            Some(egress) => self.hand_over(egress, frames, sending),
+            None => Err(DropReason::PortGone),
         };
-        if let Err(Unsent(mut frames, reason)) = lost {
+        if let Err(reason) = sent {
             let node_port = snapshot.tables.node().and_then(|node| node.node_port);
             counters.dropped_late(node_port == Some(port), reason);
-            self.pool.free_chain(&mut frames);
+            self.pool.free_chain(&mut packet.frames);
         }
     }
 
-    /// Sends a packet by a queue of this worker, in the way that suits it: AF_XDP's ring, the packet socket for
-    /// what AF_XDP cannot say, or together with more of its tunnel flow.
-    fn transmit(&mut self, slot: u16, packet: Outgoing, now_ns: u64) -> Result<(), Unsent> {
-        let Some(queue) = self
-            .queues
-            .get_mut(usize::from(slot))
-            .and_then(Option::as_mut)
-        else {
-            return Err(Unsent(packet.frames, DropReason::PortGone));
+    /// Gives a packet to the worker that owns the queue. Without it the frames are left to the caller.
+    fn hand_over(
+        &mut self,
+        egress: crate::snapshot::Egress,
+        frames: &mut FrameChain,
+        sending: Sending,
+    ) -> Result<(), DropReason> {
+        let handoff = Handoff {
+            slot: egress.slot,
+            frames: std::mem::take(frames),
+            sending,
         };
-        for tap in &mut self.taps {
-            tap.record_sent(queue.port, &packet.frames, &self.umem, now_ns);
+        match self.handoffs.send(egress.worker, handoff) {
+            Ok(()) => {
+                self.counters.handoffs += 1;
+                Ok(())
+            }
+            Err(back) => {
+                *frames = back.frames;
+                Err(DropReason::TxOther)
+            }
         }
-        if queue.packet_socket.is_none() {
-            return self.transmit_ring(slot, packet.frames, packet.checksum);
-        }
-        if packet.tunnel_flow != 0 {
-            self.gather(slot, packet);
-            return Ok(());
-        }
-        if packet.gso.is_some() || packet.frames.len() > RING_FRAMES_MAX {
-            return self.transmit_packet_socket(slot, packet);
-        }
-        self.transmit_ring(slot, packet.frames, packet.checksum)
     }
 
-    /// Puts a packet into the transmit ring; when it is full the kernel is told to empty it first.
-    fn transmit_ring(
+    /// Sends a packet by a queue of this worker, or lets it wait for more of its tunnel flow. When it cannot be sent
+    /// the frames are left to the caller.
+    fn transmit(
         &mut self,
         slot: u16,
-        mut frames: FrameChain,
-        checksum: Checksum,
-    ) -> Result<(), Unsent> {
-        let Some(queue) = self
-            .queues
-            .get_mut(usize::from(slot))
-            .and_then(Option::as_mut)
-        else {
-            return Err(Unsent(frames, DropReason::PortGone));
-        };
-        let bytes = frames.iter().map(|frame| frame.len() as u64).sum();
-        let checksum = match checksum {
-            Checksum::None => None,
-            Checksum::Partial { start, offset } => Some(TxChecksum { start, offset }),
-        };
-        if !queue.socket.transmit(&self.umem, &mut frames, checksum) {
-            let refused = queue.socket.counters().tx_refused;
-            queue.socket.kick();
-            queue.socket.complete(&self.umem, &mut self.pool);
-            if !queue.socket.transmit(&self.umem, &mut frames, checksum) {
-                let again = queue.socket.counters().tx_refused != refused;
-                queue.count(QueueCounter::TxRingFull, u64::from(!again));
-                let reason = if again {
-                    DropReason::TxRefused
-                } else {
-                    DropReason::TxRingFull
-                };
-                return Err(Unsent(frames, reason));
-            }
-        }
-        queue.count(QueueCounter::TxPackets, 1);
-        queue.count(QueueCounter::TxBytes, bytes);
-        if !queue.dirty {
-            queue.dirty = true;
-            self.dirty.push(slot);
-        }
-        Ok(())
-    }
-
-    /// Sends a packet by the port's packet socket.
-    fn transmit_packet_socket(&mut self, slot: u16, packet: Outgoing) -> Result<(), Unsent> {
-        let Outgoing {
-            mut frames,
-            checksum,
-            gso,
+        frames: &mut FrameChain,
+        sending: Sending,
+        now_ns: u64,
+    ) -> Result<(), DropReason> {
+        let Self {
+            queues,
+            pool,
+            umem,
+            taps,
+            dirty,
             ..
-        } = packet;
-        let umem = &self.umem;
-        let queue = self
-            .queues
-            .get_mut(usize::from(slot))
-            .and_then(Option::as_mut);
-        let Some(queue) = queue else {
-            return Err(Unsent(frames, DropReason::PortGone));
+        } = self;
+        let Some(queue) = queues.get_mut(usize::from(slot)).and_then(Option::as_mut) else {
+            return Err(DropReason::PortGone);
         };
-        queue.drain_ring();
-        let Some(socket) = &queue.packet_socket else {
-            return Err(Unsent(frames, DropReason::TxRefused));
-        };
-        let bytes = frames.iter().map(|frame| frame.len() as u64).sum();
-        let checksum = match checksum {
-            Checksum::None => None,
-            Checksum::Partial { start, offset } => Some((start, offset)),
-        };
-        let pieces = frames.iter().map(|frame| umem.bytes(frame));
-        let reason = match socket.send(pieces, checksum, gso) {
-            Sent::Yes => {
-                queue.count(QueueCounter::TxPackets, 1);
-                queue.count(QueueCounter::TxBytes, bytes);
-                self.pool.free_chain(&mut frames);
-                return Ok(());
-            }
-            Sent::NoRoom => DropReason::TxRingFull,
-            Sent::Down => DropReason::PortGone,
-            Sent::Refused => DropReason::TxRefused,
-        };
-        queue.count(
-            QueueCounter::TxRingFull,
-            u64::from(reason == DropReason::TxRingFull),
-        );
-        Err(Unsent(frames, reason))
+        for tap in taps {
+            tap.record_sent(queue.port, frames, umem, now_ns);
+        }
+        if sending.tunnel_flow != 0 && queue.packet_socket.is_some() {
+            self.gather(slot, frames, sending.tunnel_flow);
+            return Ok(());
+        }
+        let was_dirty = queue.dirty;
+        let sent = queue.send(umem, pool, frames, sending);
+        if queue.dirty && !was_dirty {
+            dirty.push(slot);
+        }
+        sent
     }
 
     /// Adds a tunnel packet to the burst; one it cannot join is sent first.
-    fn gather(&mut self, slot: u16, packet: Outgoing) {
-        let len = packet.frames.iter().map(weft_xsk::Frame::len).sum();
-        let frames = packet.frames.len();
-        if !self.burst.takes(slot, packet.tunnel_flow, len, frames) {
+    fn gather(&mut self, slot: u16, frames: &mut FrameChain, tunnel_flow: u64) {
+        let len = frames.iter().map(weft_xsk::Frame::len).sum();
+        if !self.burst.takes(slot, tunnel_flow, len, frames.len()) {
             self.send_burst();
         }
-        self.burst
-            .push(slot, packet.tunnel_flow, len, packet.frames);
+        let frames = std::mem::take(frames);
+        self.burst.push(slot, tunnel_flow, len, frames);
     }
 
-    /// Sends what was gathered: one packet by the ring, more by the packet socket.
+    /// Sends what was gathered.
     fn send_burst(&mut self) {
-        let slot = self.burst.slot();
-        if self.burst.len() > 1
-            && let Some(queue) = self
-                .queues
-                .get_mut(usize::from(slot))
-                .and_then(Option::as_mut)
-        {
-            queue.drain_ring();
-            if let Some(socket) = &queue.packet_socket {
-                match self.burst.send(socket, &self.umem) {
-                    Sent::Yes => {
-                        queue.count(QueueCounter::TxPackets, self.burst.len() as u64);
-                        queue.count(QueueCounter::TxBytes, self.burst.bytes() as u64);
-                        return self.burst.free(&mut self.pool);
-                    }
-                    Sent::NoRoom | Sent::Down => {
-                        let lost = self.burst.len() as u64;
-                        queue.count(QueueCounter::TxRingFull, lost);
-                        self.late_drops += lost;
-                        return self.burst.free(&mut self.pool);
-                    }
-                    Sent::Refused => {}
-                }
-            }
-        }
-        for frames in self.burst.take() {
-            if let Err(Unsent(mut frames, _)) = self.transmit_ring(slot, frames, Checksum::None) {
-                self.late_drops += 1;
-                self.pool.free_chain(&mut frames);
-            }
+        let Self {
+            queues,
+            pool,
+            umem,
+            burst,
+            dirty,
+            ..
+        } = self;
+        let slot = burst.slot();
+        let Some(queue) = queues.get_mut(usize::from(slot)).and_then(Option::as_mut) else {
+            self.late_drops += burst.len() as u64;
+            return burst.free(pool);
+        };
+        let was_dirty = queue.dirty;
+        self.late_drops += queue.send_burst(umem, pool, burst);
+        if queue.dirty && !was_dirty {
+            dirty.push(slot);
         }
     }
 
     /// Sends what other workers handed over, and returns the frames of it.
     pub fn take_handoffs(&mut self, counters: &mut Counters, now_ns: u64) -> u64 {
         let mut taken = 0;
-        while let Some(Handoff { slot, packet }) = self.handoffs.receive() {
-            taken += packet.frames.len() as u64;
-            if let Err(Unsent(mut frames, reason)) = self.transmit(slot, packet, now_ns) {
+        while let Some(mut handoff) = self.handoffs.receive() {
+            let Handoff {
+                slot,
+                frames,
+                sending,
+            } = &mut handoff;
+            taken += frames.len() as u64;
+            if let Err(reason) = self.transmit(*slot, frames, *sending, now_ns) {
                 let host = self
-                    .queue(slot)
+                    .queue(*slot)
                     .is_some_and(|queue| queue.kind == PortKind::Node);
                 counters.dropped_late(host, reason);
-                self.pool.free_chain(&mut frames);
+                self.pool.free_chain(frames);
             }
         }
         taken
@@ -309,7 +224,9 @@ impl Egress {
     /// Tells the kernel about everything put into transmit rings in this round, once per queue, and
     /// takes the sent frames back. A queue whose ring is not empty afterwards stays dirty.
     pub fn kick(&mut self, counters: &mut Counters) {
-        self.send_burst();
+        if self.burst.len() > 0 {
+            self.send_burst();
+        }
         for _ in 0..std::mem::take(&mut self.late_drops) {
             counters.dropped_late(false, DropReason::TxRingFull);
         }

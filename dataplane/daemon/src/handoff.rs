@@ -2,8 +2,9 @@
 
 use rtrb::{Consumer, Producer, RingBuffer};
 use weft_snapshot::Doorbell;
+use weft_xsk::FrameChain;
 
-use crate::egress::Outgoing;
+use crate::egress::Sending;
 use crate::waiter::Bell;
 
 /// Packets that fit between two workers. At 4 bursts a full ring means that the owner is overloaded,
@@ -15,7 +16,9 @@ pub struct Handoff {
     /// Queue of the receiving worker.
     pub slot: u16,
     /// The packet.
-    pub packet: Outgoing,
+    pub frames: FrameChain,
+    /// What goes with it.
+    pub sending: Sending,
 }
 
 /// One worker's rings to and from all others.
@@ -112,7 +115,7 @@ impl Handoffs {
                 frames += first
                     .iter()
                     .chain(second)
-                    .map(|handoff| handoff.packet.frames.len() as u64)
+                    .map(|handoff| handoff.frames.len() as u64)
                     .sum::<u64>();
             }
         }

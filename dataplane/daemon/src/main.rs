@@ -25,7 +25,6 @@ mod worker;
 mod worker_counters;
 mod workers;
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -38,7 +37,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use std::os::fd::AsFd;
 use weft_api::paths::RunDir;
 
-use crate::config::{Cli, LogFormat, Tuning};
+use crate::config::{Cli, Tuning};
 use crate::links::{LinkNews, LinkWatch};
 use crate::server::{Shared, lock};
 
@@ -47,29 +46,7 @@ const CARE: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    init_log(cli.log_format);
-    match run(&cli) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!("{error:#}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn init_log(format: LogFormat) {
-    let filter =
-        tracing_subscriber::EnvFilter::try_from_env("WEFT_LOG").unwrap_or_else(|_| "info".into());
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
-    match format {
-        LogFormat::Text => builder
-            .with_ansi(std::io::stderr().is_terminal())
-            .with_target(false)
-            .init(),
-        LogFormat::Json => builder.json().init(),
-    }
+    cli.log.run(|| run(&cli))
 }
 
 fn run(cli: &Cli) -> Result<()> {

@@ -2,11 +2,17 @@
 
 use std::sync::Arc;
 
-use weft_engine::{BATCH_FRAMES_MAX, PortId, PortKind};
+use weft_engine::{BATCH_FRAMES_MAX, Checksum, DropReason, PortId, PortKind};
 use weft_snapshot::SharedCounters;
-use weft_xsk::{FramePool, PacketSocket, Socket, Umem};
+use weft_xsk::{FrameChain, FramePool, PacketSocket, Sent, Socket, TxChecksum, Umem};
 
+use crate::burst::Burst;
+use crate::egress::Sending;
 use crate::lending::Lending;
+
+/// Frames of the largest packet that goes through AF_XDP's ring where there is a packet socket. The kernel takes
+/// 17 frames in 3.2 us by the packet socket and in 3.8 us by the ring, one frame in 0.8 and 0.5 us.
+const RING_FRAMES_MAX: usize = 1;
 
 /// Counters of a queue, by their place in its block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,8 +113,129 @@ impl Queue {
         self.lend = lending.next(self.lend, self.socket.fill_level(), spare);
     }
 
+    /// Sends a packet by the ring, or by the packet socket what AF_XDP cannot say. When it cannot be sent the frames
+    /// are left to the caller.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn send(
+        &mut self,
+        umem: &Umem,
+        pool: &mut FramePool,
+        frames: &mut FrameChain,
+        sending: Sending,
+    ) -> Result<(), DropReason> {
+        let whole = sending.gso.is_some() || frames.len() > RING_FRAMES_MAX;
+        if whole && self.packet_socket.is_some() {
+            self.send_whole(umem, pool, frames, sending)
+        } else {
+            self.send_by_ring(umem, pool, frames, sending.checksum)
+        }
+    }
+
+    /// Puts a packet into the transmit ring; when it is full the kernel is told to empty it first.
+    fn send_by_ring(
+        &mut self,
+        umem: &Umem,
+        pool: &mut FramePool,
+        frames: &mut FrameChain,
+        checksum: Checksum,
+    ) -> Result<(), DropReason> {
+        let bytes = frames.iter().map(|frame| frame.len() as u64).sum();
+        let checksum = match checksum {
+            Checksum::None => None,
+            Checksum::Partial { start, offset } => Some(TxChecksum { start, offset }),
+        };
+        if !self.socket.transmit(umem, frames, checksum) {
+            let refused = self.socket.counters().tx_refused;
+            self.socket.kick();
+            self.socket.complete(umem, pool);
+            if !self.socket.transmit(umem, frames, checksum) {
+                if self.socket.counters().tx_refused != refused {
+                    return Err(DropReason::TxRefused);
+                }
+                self.count(QueueCounter::TxRingFull, 1);
+                return Err(DropReason::TxRingFull);
+            }
+        }
+        self.dirty = true;
+        self.count(QueueCounter::TxPackets, 1);
+        self.count(QueueCounter::TxBytes, bytes);
+        Ok(())
+    }
+
+    /// Sends a packet by the packet socket, which copies before it returns.
+    fn send_whole(
+        &mut self,
+        umem: &Umem,
+        pool: &mut FramePool,
+        frames: &mut FrameChain,
+        sending: Sending,
+    ) -> Result<(), DropReason> {
+        self.flush_ring();
+        let Some(socket) = &self.packet_socket else {
+            return Err(DropReason::TxRefused);
+        };
+        let bytes = frames.iter().map(|frame| frame.len() as u64).sum();
+        let checksum = match sending.checksum {
+            Checksum::None => None,
+            Checksum::Partial { start, offset } => Some((start, offset)),
+        };
+        let pieces = frames.iter().map(|frame| umem.bytes(frame));
+        match socket.send(pieces, checksum, sending.gso) {
+            Sent::Yes => {
+                self.count(QueueCounter::TxPackets, 1);
+                self.count(QueueCounter::TxBytes, bytes);
+                pool.free_chain(frames);
+                Ok(())
+            }
+            Sent::NoRoom => {
+                self.count(QueueCounter::TxRingFull, 1);
+                Err(DropReason::TxRingFull)
+            }
+            Sent::Down => Err(DropReason::PortGone),
+            Sent::Refused => Err(DropReason::TxRefused),
+        }
+    }
+
+    /// Sends a burst of tunnel packets, and returns how many were lost.
+    pub fn send_burst(&mut self, umem: &Umem, pool: &mut FramePool, burst: &mut Burst) -> u64 {
+        if burst.len() > 1 {
+            self.flush_ring();
+            let sent = match &self.packet_socket {
+                Some(socket) => burst.send(socket, umem),
+                None => Sent::Refused,
+            };
+            let packets = burst.len() as u64;
+            match sent {
+                Sent::Yes => {
+                    self.count(QueueCounter::TxPackets, packets);
+                    self.count(QueueCounter::TxBytes, burst.bytes() as u64);
+                    burst.free(pool);
+                    return 0;
+                }
+                Sent::NoRoom | Sent::Down => {
+                    self.count(QueueCounter::TxRingFull, packets);
+                    burst.free(pool);
+                    return packets;
+                }
+                // This kernel does not take UDP GSO from a packet socket.
+                Sent::Refused => {}
+            }
+        }
+        let mut lost = 0;
+        for mut frames in burst.take() {
+            let sent = self.send_by_ring(umem, pool, &mut frames, Checksum::None);
+            if sent.is_err() {
+                lost += 1;
+                pool.free_chain(&mut frames);
+            }
+        }
+        lost
+    }
+
     /// Makes the kernel send what is in the transmit ring, so that what goes another way does not overtake it.
-    pub fn drain_ring(&mut self) {
+    fn flush_ring(&mut self) {
         if self.dirty {
             self.socket.kick();
         }

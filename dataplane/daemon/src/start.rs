@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use nix::ifaddrs::getifaddrs;
-use weft_api::dataplane::{PortKind, PortSpec};
+use weft_api::dataplane::{Feature, PortKind, PortSpec};
 use weft_api::paths::RunDir;
 use weft_api::{MacAddr, PortName};
 use weft_keeper::client::KeeperClient;
@@ -33,6 +33,14 @@ const REPORTS_MAX: usize = 64;
 /// MTU the pipeline assumes of an uplink; each path's own is in the tables.
 const UPLINK_MTU: u32 = 65_535;
 
+/// What nothing works without.
+const REQUIRED: [&str; 4] = [
+    "af-xdp",
+    "ring-remap",
+    "multi-buffer",
+    "generic-multi-buffer",
+];
+
 /// Takes everything over from the keeper and starts the workers.
 ///
 /// # Errors
@@ -42,6 +50,7 @@ pub fn start(cli: &Cli, tuning: Tuning) -> Result<Control> {
     let mut keeper = KeeperClient::connect(&run_dir.keeper_socket(), KEEPER_PATIENCE).context(
         "start weft-keeper first, with the same --run-dir and in the same network namespace",
     )?;
+    check_kernel(&keeper.session().features)?;
     let umem = Arc::new(Umem::map_memfd(keeper.memfd()).context("mapping the keeper's frames")?);
     let cores = cores(&cli.cores)?;
     let (ports, mut queues, foreign) = adopt(&mut keeper, cores.len())?;
@@ -103,6 +112,20 @@ pub fn start(cli: &Cli, tuning: Tuning) -> Result<Control> {
     control.steer().map_err(|error| anyhow!(error))?;
     control.sweep_gone_links();
     Ok(control)
+}
+
+/// Better refused here, in a sentence, than by EBUSY for every port.
+fn check_kernel(features: &[Feature]) -> Result<()> {
+    let is_missing =
+        |feature: &&Feature| !feature.present && REQUIRED.contains(&feature.name.as_str());
+    match features.iter().find(is_missing) {
+        Some(missing) => bail!(
+            "this kernel lacks {}: {}; weft needs Linux 6.9 or newer",
+            missing.name,
+            missing.cost
+        ),
+        None => Ok(()),
+    }
 }
 
 type Adopted = (Ports, Vec<(u16, Vec<Mapped>)>, Vec<u16>);
@@ -246,5 +269,18 @@ mod tests {
                 .to_string()
                 .contains("nosuch0")
         );
+    }
+
+    #[test]
+    fn a_kernel_without_what_everything_needs_is_refused_by_name() {
+        let feature = |name: &str, present| Feature {
+            name: name.to_owned(),
+            present,
+            cost: "its cost".to_owned(),
+        };
+        let old = [feature("tx-budget", false), feature("ring-remap", false)];
+        let refused = check_kernel(&old).unwrap_err().to_string();
+        assert!(refused.contains("ring-remap: its cost"), "{refused}");
+        assert!(check_kernel(&[feature("tx-budget", false), feature("af-xdp", true)]).is_ok());
     }
 }

@@ -2,6 +2,7 @@
 
 use weft_api::dataplane::{Counter, FrameStatus, RemoteStatus, Status, WorkerStatus};
 use weft_api::object::Object;
+use weft_engine::table::flow::FlowCounters;
 use weft_engine::{DropReason, Outcome, Stage};
 
 use crate::control::Control;
@@ -50,6 +51,7 @@ pub fn status(control: &Control) -> Status {
                 .iter()
                 .map(|reason| (reason.name(), reason.describe())),
         ),
+        flows: total(&workers, |r| &r.flows, FlowCounters::NAMES.into_iter()),
         ports: control.ports.iter().map(AttachedPort::status).collect(),
         remotes: remotes(control),
     }

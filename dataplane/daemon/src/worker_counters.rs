@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use weft_engine::table::flow::FlowCounters;
 use weft_engine::{Counters, DropReason, Outcome, Stage};
 use weft_snapshot::SharedCounters;
 
@@ -11,8 +12,10 @@ const STAGES_AT: usize = OWN;
 const OUTCOMES_AT: usize = STAGES_AT + Stage::COUNT;
 const DROPS_AT: usize = OUTCOMES_AT + Outcome::COUNT;
 
+const FLOWS_AT: usize = DROPS_AT + DropReason::COUNT;
+
 /// Slots of a worker's block.
-pub const WORKER_COUNTERS: usize = DROPS_AT + DropReason::COUNT;
+pub const WORKER_COUNTERS: usize = FLOWS_AT + FlowCounters::NAMES.len();
 
 /// A worker's own counters between two publications.
 pub struct WorkerCounters {
@@ -44,6 +47,8 @@ pub struct WorkerReading {
     pub outcomes: Vec<u64>,
     /// Drops by [`DropReason`].
     pub drops: Vec<u64>,
+    /// Connections, as [`FlowCounters::values`].
+    pub flows: Vec<u64>,
 }
 
 impl WorkerCounters {
@@ -70,6 +75,7 @@ impl WorkerCounters {
         show(STAGES_AT, &pipeline.stages);
         show(OUTCOMES_AT, &pipeline.outcomes);
         show(DROPS_AT, &pipeline.drops);
+        show(FLOWS_AT, &pipeline.flows.values());
     }
 }
 
@@ -86,6 +92,7 @@ impl WorkerReading {
             stages: range(STAGES_AT, Stage::COUNT),
             outcomes: range(OUTCOMES_AT, Outcome::COUNT),
             drops: range(DROPS_AT, DropReason::COUNT),
+            flows: range(FLOWS_AT, FlowCounters::NAMES.len()),
         }
     }
 }

@@ -207,6 +207,43 @@ pub enum Egress {
     Remote(RemoteId),
 }
 
+const LOCAL: u32 = 1 << 16;
+const HOST: u32 = 2 << 16;
+const HOST_OWN: u32 = 3 << 16;
+const REMOTE: u32 = 4 << 16;
+
+impl Egress {
+    /// As a connection's entry holds it: never 0, which there is "no decision". What is right for packets
+    /// of one kind of port need not be for those of another, so the kind is part of it.
+    #[inline]
+    pub(crate) const fn encode(self, from: PortKind) -> u32 {
+        let way = match self {
+            Self::Unknown => return 0,
+            Self::Local(port) => LOCAL | port.0 as u32,
+            Self::Host { port, own: false } => HOST | port.0 as u32,
+            Self::Host { port, own: true } => HOST_OWN | port.0 as u32,
+            Self::Remote(remote) => REMOTE | remote.0 as u32,
+        };
+        way | (from as u32) << 24
+    }
+
+    /// What [`Egress::encode`] made for packets from that kind of port.
+    #[inline]
+    pub(crate) const fn decode(decision: u32, from: PortKind) -> Option<Self> {
+        if decision >> 24 != from as u32 {
+            return None;
+        }
+        let port = PortId(decision as u16);
+        match decision & 0x00ff_0000 {
+            LOCAL => Some(Self::Local(port)),
+            HOST => Some(Self::Host { port, own: false }),
+            HOST_OWN => Some(Self::Host { port, own: true }),
+            REMOTE => Some(Self::Remote(RemoteId(decision as u16))),
+            _ => None,
+        }
+    }
+}
+
 /// Written by `conntrack`: the connection the packet belongs to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Track {

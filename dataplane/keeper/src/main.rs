@@ -1,16 +1,14 @@
 //! Privileged broker of the UMEM, the bound sockets and the XDP links.
 
-use std::io::IsTerminal;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::SignalFd;
-use tracing_subscriber::EnvFilter;
 use weft_api::paths::{DEFAULT_RUN_DIR, RunDir};
 use weft_keeper::server::{Keeper, Options};
 
@@ -37,17 +35,8 @@ struct Arguments {
           value_parser = clap::value_parser!(u32).range(256..=i64::from(weft_xsk::FRAMES_MAX)))]
     frames: u32,
 
-    /// Form of the log lines on standard error. Their level: environment variable RUST_LOG.
-    #[arg(long, value_name = "FORMAT", default_value = "text")]
-    log_format: LogFormat,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum LogFormat {
-    /// For people.
-    Text,
-    /// One JSON object per line.
-    Json,
+    #[command(flatten)]
+    log: weft_log::Log,
 }
 
 /// 32 MiB of frames. Binding a queue makes the kernel allocate an array of one `struct xdp_buff_xsk`, 128
@@ -61,20 +50,14 @@ Examples:
   weft-keeper                                  the node of this machine
   ip netns exec node1 weft-keeper --run-dir /run/weft-node1
                                                one of several nodes on a machine
-  RUST_LOG=debug weft-keeper --frames 4096     a small node, every request logged
+  WEFT_LOG=debug weft-keeper --frames 4096     a small node, every request logged
 
 What it holds can be seen in RUN_DIR/bpf/weft (pinned links and maps) and with `weft status`.";
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    start_log(arguments.log_format);
-    match keep(arguments.run_dir, arguments.frames) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!("{error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    let log = arguments.log;
+    log.run(|| keep(arguments.run_dir, arguments.frames))
 }
 
 fn keep(run_dir: PathBuf, frames: u32) -> anyhow::Result<()> {
@@ -83,18 +66,6 @@ fn keep(run_dir: PathBuf, frames: u32) -> anyhow::Result<()> {
     let run_dir = RunDir::new(run_dir);
     Keeper::start(&Options { run_dir, frames })?.run(stop.as_fd())?;
     Ok(())
-}
-
-fn start_log(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr);
-    match format {
-        LogFormat::Text => builder.init(),
-        LogFormat::Json => builder.json().init(),
-    }
 }
 
 /// A descriptor per queue and link: the usual 1,024 do not reach for the ports the protocol allows.

@@ -1,6 +1,6 @@
 //! What:   where the packet goes, and whether it may: FIB, TTL, size.
-//! Reads:  FIB, ports, remote nodes, `headers`.
-//! Writes: `egress`, `cut_to`.
+//! Reads:  FIB, ports, remote nodes, `headers`, `track`, the way decided before for the connection.
+//! Writes: `egress`, `cut_to`; the way into the connection's entry.
 //! Drops:  unclaimed cluster addresses, loops, expired TTLs, packets larger than the path; answered with
 //!         ICMP where the sender can do something about it.
 //! Order:  behind policy and fragment, so that the forbidden get no answer; in front of rewrite, so that an
@@ -14,7 +14,7 @@ use weft_wire::answer::IcmpError;
 use crate::counters::Stage;
 use crate::drop_reason::DropReason;
 use crate::icmp;
-use crate::packet::{Egress, Network, Origin, Packet, PortKind};
+use crate::packet::{Egress, Network, Origin, Packet, PortKind, Track};
 use crate::pipeline::Context;
 use crate::table::fib::Route;
 
@@ -26,7 +26,10 @@ const HOP_LIMIT_AT: usize = 7;
 
 pub(crate) fn process(packets: &mut [Packet], context: &mut Context<'_>) {
     super::each(Stage::Route, packets, context, |packet, context| {
-        let mtu = look_up(packet, context)?;
+        let mtu = match decided(packet, context) {
+            Some(mtu) => mtu,
+            None => decide(packet, context)?,
+        };
         check_hops(packet, context)?;
         if packet.headers.ip_len() > mtu as usize {
             too_big(packet, mtu, context)
@@ -34,6 +37,56 @@ pub(crate) fn process(packets: &mut [Packet], context: &mut Context<'_>) {
             Ok(())
         }
     });
+}
+
+/// Takes the way out that was decided for the connection under these tables, and returns the largest IP
+/// packet on it. Errors about a connection's packets go their own way: to whoever they are addressed to.
+#[inline]
+fn decided(packet: &mut Packet, context: &Context<'_>) -> Option<u32> {
+    let Track {
+        flow: Some(flow),
+        direction,
+        related: false,
+        ..
+    } = packet.track
+    else {
+        return None;
+    };
+    let decision = context.flows.decision(flow, direction, epoch(context));
+    let egress = Egress::decode(decision, packet.rx_kind)?;
+    // The ports and nodes of a decision are in the tables it was made under.
+    let mtu = match egress {
+        Egress::Local(id) | Egress::Host { port: id, .. } => context.tables.port(id)?.mtu,
+        Egress::Remote(id) => context.tables.remote(id)?.inner_mtu,
+        Egress::Unknown => return None,
+    };
+    packet.egress = egress;
+    Some(mtu)
+}
+
+/// An entry has room for half of it; four thousand million versions make no mistake likely, and a
+/// connection that old was looked at in between.
+#[inline]
+fn epoch(context: &Context<'_>) -> u32 {
+    context.tables.epoch() as u32
+}
+
+/// Decides anew, and remembers it.
+#[inline(never)]
+fn decide(packet: &mut Packet, context: &mut Context<'_>) -> Result<u32, DropReason> {
+    let mtu = look_up(packet, context)?;
+    let Track {
+        flow,
+        direction,
+        related,
+        ..
+    } = packet.track;
+    if let Some(flow) = flow.filter(|_| !related) {
+        let decision = packet.egress.encode(packet.rx_kind);
+        let epoch = epoch(context);
+        context.flows.decide(flow, direction, epoch, decision);
+    }
+    Ok(mtu)
 }
 
 /// Sets the way out and returns the largest IP packet on it.

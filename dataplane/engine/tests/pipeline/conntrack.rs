@@ -189,3 +189,35 @@ fn a_full_table_drops_new_connections_only() {
     assert_eq!(bed.pipeline.counters().flows.expired, 1);
     sent(&bed.one(A, &packet("10.1.1.10", "10.1.1.11").udp(3, 4)), B);
 }
+
+#[test]
+fn a_change_of_the_tables_decides_running_connections_anew() {
+    let mut bed = Testbed::new();
+    let there = packet("10.1.1.10", "10.1.1.11").udp(1, 2);
+    sent(&bed.one(A, &there), B);
+    sent(&bed.one(A, &there), B);
+    bed.change(|builder| builder.remove_port(B));
+    let ran = bed.run(&[(A, there.build())]);
+    assert_eq!(dropped(&ran.packets[0]), DropReason::NoEndpoint);
+    bed = Testbed::new();
+    let out = packet("10.1.1.10", "198.51.100.7").udp(1, 2);
+    sent(&bed.one(A, &out), NODE);
+    sent(&bed.one(A, &out), NODE);
+    let here = "198.51.100.7".parse().unwrap();
+    bed.change_port(B, |port| port.addresses4.push(here));
+    sent(&bed.one(A, &out), B);
+}
+
+#[test]
+fn a_way_decided_for_one_kind_of_port_is_not_taken_from_another() {
+    let mut bed = Testbed::new();
+    // The node's stack may reach another node's pods; for who came by the tunnel that is transit.
+    let there = packet("192.0.2.2", "10.1.3.5").udp(1, 2);
+    sent(&bed.one(NODE, &there), UPLINK);
+    let again = bed.one(UPLINK, &from_four(&there));
+    assert_eq!(dropped(&again), DropReason::Transit);
+    assert!(
+        !again.track.is_new,
+        "it is the same connection to the table"
+    );
+}

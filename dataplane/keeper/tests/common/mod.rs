@@ -96,7 +96,7 @@ pub fn keeper_command(run_dir: &Path) -> Command {
         .args(["--frames", "4096", "--run-dir"])
         .arg(run_dir)
         .env_remove("WEFT_RUN_DIR")
-        .env("RUST_LOG", "debug");
+        .env("WEFT_LOG", "debug");
     command
 }
 

@@ -71,6 +71,31 @@ pub struct FlowCounters {
 }
 
 impl FlowCounters {
+    /// Stable name and meaning of each value of [`FlowCounters::values`].
+    pub const NAMES: [(&str, &str); 6] = [
+        ("current", "connections in the table now"),
+        ("new", "connections begun"),
+        ("hits", "packets of known connections"),
+        ("expired", "connections whose timeout ran out"),
+        ("evicted", "connections that gave way to a new one"),
+        (
+            "refused",
+            "packets of new connections with no room in the table",
+        ),
+    ];
+
+    /// The values in the order of their names.
+    pub const fn values(&self) -> [u64; 6] {
+        [
+            self.current,
+            self.new,
+            self.hits,
+            self.expired,
+            self.evicted,
+            self.refused,
+        ]
+    }
+
     /// All zero.
     pub const fn new() -> Self {
         Self {

@@ -68,7 +68,7 @@ fn pod_holds_what_the_plan_says() {
 
     let features = pod.ok("ethtool -k eth0");
     for state in [
-        "tx-tcp-segmentation: off",
+        "tx-tcp-segmentation: on",
         "tx-udp-segmentation: off",
         "tx-checksum-sctp: off",
         "tx-checksum-ip-generic: on",

@@ -170,56 +170,6 @@ fn new(criterion: &mut Criterion) {
     measure(criterion, "new/udp4_64B", BATCH_MAX, bench);
 }
 
-fn tunnelled(source: &str, destination: &str, len: usize) -> Vec<Vec<u8>> {
-    of_flows(64, |n| {
-        let inner = packet(source, destination).udp(1024 + n, 53);
-        let inner = inner.payload_len(len - if ip(source).is_ipv4() { 28 } else { 48 });
-        from_four(&inner).build()
-    })
-}
-
-fn measure(criterion: &mut Criterion, name: &str, packets: usize, mut bench: Bench) {
-    let id = format!("{name}/{packets}");
-    let mut group = criterion.benchmark_group("pipeline");
-    group.throughput(Throughput::Elements(packets as u64));
-    // The first packets of a connection are another matter: see `new`.
-    for _ in 0..bench.frames.len().div_ceil(packets) {
-        bench.run(packets);
-    }
-    group.bench_function(id, |b| {
-        b.iter_custom(|runs| (0..runs).map(|_| bench.run(packets)).sum());
-    });
-    group.finish();
-}
-
-fn forward(criterion: &mut Criterion) {
-    let (a4, b4, a6, b6) = ("10.1.1.10", "10.1.1.11", "fd00:1:1::10", "fd00:1:1::11");
-    for (name, packets, frames) in [
-        ("forward/udp4_64B", BATCH_MAX, udp(a4, b4, 64, 64)),
-        ("forward/udp4_64B", 8, udp(a4, b4, 64, 64)),
-        (
-            "forward/udp4_64B_32k_flows",
-            BATCH_MAX,
-            udp(a4, b4, 32_768, 64),
-        ),
-        ("forward/udp6_64B", BATCH_MAX, udp(a6, b6, 64, 64)),
-        ("forward/tcp4_64B", BATCH_MAX, tcp(a4, b4, 64)),
-        ("forward/tcp4_1500B", BATCH_MAX, tcp(a4, b4, 1500)),
-        ("forward/tcp6_1500B", BATCH_MAX, tcp(a6, b6, 1500)),
-        ("forward/tcp4_64KiB", 32, tcp(a4, b4, 65_000)),
-    ] {
-        measure(criterion, name, packets, Bench::new(A, frames));
-    }
-}
-
-fn new(criterion: &mut Criterion) {
-    for (name, frames) in [("new/udp4_64B", udp("10.1.1.10", "10.1.1.11", 64, 64))] {
-        let mut bench = Bench::new(A, frames);
-        bench.anew = Some(0);
-        measure(criterion, name, BATCH_MAX, bench);
-    }
-}
-
 fn tunnel(criterion: &mut Criterion) {
     let (a4, b4, a6, b6) = ("10.1.1.10", "10.1.2.5", "fd00:1:1::10", "fd00:1:2::5");
     for (name, port, frames) in [

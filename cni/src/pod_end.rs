@@ -55,7 +55,7 @@ pub(crate) fn has_family(addresses: &[IpAddr], v4: bool) -> bool {
 /// Sets `ifname` up as planned. The calling thread is in the pod's namespace.
 pub(crate) fn configure(plan: &Plan, ifname: &str) -> Result<(), Error> {
     let refused = |e: weft_ethtool::Error| Error::Refused(e.to_string());
-    weft_ethtool::set_features(ifname, weft_ethtool::FINISHED_PACKETS).map_err(refused)?;
+    weft_ethtool::set_features(ifname, weft_ethtool::PORT_OFFLOADS).map_err(refused)?;
     if has_family(&plan.addresses, false) {
         allow_ipv6(ifname)?;
     }

@@ -6,7 +6,7 @@
 //! not matched. An interface is looked up in the calling thread's network namespace.
 //!
 //! ```no_run
-//! weft_ethtool::set_features("eth0", weft_ethtool::FINISHED_PACKETS)?;
+//! weft_ethtool::set_features("eth0", weft_ethtool::PORT_OFFLOADS)?;
 //! # Ok::<(), weft_ethtool::Error>(())
 //! ```
 
@@ -16,10 +16,10 @@ mod ioctl;
 
 use ioctl::Device;
 
-/// Features of a veth end whose packets go to an AF_XDP socket: what must be off so that every
-/// packet is finished when it arrives there, but for the one thing the receiver can still do, the
-/// checksum of TCP and UDP (`tx-checksum-ip-generic` stays on: a field that holds just the
-/// pseudo-header sum is passed on between local stacks and completed towards the wire).
+/// Features of a veth end whose packets go to an AF_XDP socket: off is whatever the pipeline could neither see nor
+/// do itself when it arrives there undone. The checksum of TCP and UDP may be left undone
+/// (`tx-checksum-ip-generic`): a field that holds just the pseudo-header's sum is passed on between local stacks and
+/// completed towards the wire.
 ///
 /// - `tx-tcp*` stay on: a TCP packet of up to 64 KiB arrives whole, and the pipeline knows the
 ///   size of its segments from the connection.
@@ -29,7 +29,7 @@ use ioctl::Device;
 /// - `tx-udp_tnl*`, `tx-gre*`, `tx-ipxip*`: a tunnel inside the pod would hand over inner packets
 ///   that still have to be segmented.
 /// - `tx-vlan*`: the tag would travel beside the packet, and the packet look untagged to XDP.
-pub const FINISHED_PACKETS: &[(&str, bool)] = &[
+pub const PORT_OFFLOADS: &[(&str, bool)] = &[
     ("tx-tcp*", true),
     ("tx-udp-segmentation", false),
     ("tx-sctp-segmentation", false),
@@ -171,7 +171,7 @@ mod tests {
 
     #[test]
     fn patterns_match_whole_names_or_prefixes_and_the_last_wins() {
-        let wanted = [("tx-tcp*", true), ("tx-tcp6-segmentation", true)];
+        let wanted = [("tx-tcp*", false), ("tx-tcp6-segmentation", true)];
         assert_eq!(state_wanted("tx-tcp-segmentation", &wanted), Some(false));
         assert_eq!(state_wanted("tx-tcp6-segmentation", &wanted), Some(true));
         assert_eq!(state_wanted("rx-gro", &wanted), None);
@@ -179,16 +179,12 @@ mod tests {
     }
 
     #[test]
-    fn veth_hands_over_finished_packets_and_keeps_its_checksum_offload() {
+    fn veth_leaves_only_tcp_segmentation_and_checksums_to_us() {
         in_namespace_with_veth();
-        set_features("veth0", FINISHED_PACKETS).unwrap();
-        set_features("veth0", FINISHED_PACKETS).unwrap();
+        set_features("veth0", PORT_OFFLOADS).unwrap();
+        set_features("veth0", PORT_OFFLOADS).unwrap();
         let shown = ethtool_k("veth0");
         for off in [
-            "tx-tcp-segmentation",
-            "tx-tcp-ecn-segmentation",
-            "tx-tcp-mangleid-segmentation",
-            "tx-tcp6-segmentation",
             "tx-udp-segmentation",
             "tx-sctp-segmentation",
             "tx-checksum-sctp",
@@ -202,11 +198,16 @@ mod tests {
         ] {
             assert!(shown.contains(&format!("{off}: off")), "{off}\n{shown}");
         }
-        for on in ["tx-checksum-ip-generic: on", "tx-scatter-gather: on"] {
+        for on in [
+            "tx-tcp-segmentation: on",
+            "tx-tcp6-segmentation: on",
+            "tx-checksum-ip-generic: on",
+            "tx-scatter-gather: on",
+        ] {
             assert!(shown.contains(on), "{on}\n{shown}");
         }
         let other = ethtool_k("veth1");
-        assert!(other.contains("tx-tcp-segmentation: on"), "{other}");
+        assert!(other.contains("tx-udp-segmentation: on"), "{other}");
     }
 
     #[test]
@@ -237,7 +238,7 @@ mod tests {
             matches!(&error, Error::Fixed { features, .. } if features == &["loopback"]),
             "{error}"
         );
-        let error = set_features("nowhere", FINISHED_PACKETS).unwrap_err();
+        let error = set_features("nowhere", PORT_OFFLOADS).unwrap_err();
         assert!(error.to_string().contains("nowhere"), "{error}");
         assert!(matches!(
             features("a-name-far-too-long"),

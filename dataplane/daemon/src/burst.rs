@@ -202,7 +202,7 @@ mod tests {
             let inner: Vec<u8> = (0..self.inner_len)
                 .map(|at| (at * 7 + number * 13) as u8)
                 .collect();
-            let (source, destination) = if self.flow % 2 == 0 {
+            let (source, destination) = if self.flow.is_multiple_of(2) {
                 ("192.0.2.1", "192.0.2.2")
             } else {
                 ("2001:db8::1", "2001:db8::2")
@@ -211,7 +211,7 @@ mod tests {
                 .macs(MacAddr([2, 0, 0, 0, 0, 1]), MacAddr([2, 0, 0, 0, 0, 2]))
                 .identification(number as u32)
                 .vxlan(50_000 + self.flow as u16, Vni::new(77).unwrap(), &inner);
-            if self.flow % 2 == 0 {
+            if self.flow.is_multiple_of(2) {
                 outer.no_checksum().build()
             } else {
                 outer.build()

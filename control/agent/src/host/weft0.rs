@@ -27,7 +27,7 @@ pub async fn apply(netlink: &Netlink, mac: MacAddr, own: &[IpAddr]) -> Result<u3
     };
     sysctl::close_host_end(NODE_PORT_PEER)?;
     sysctl::open_node_port(NODE_PORT)?;
-    weft_ethtool::set_features(NODE_PORT, weft_ethtool::FINISHED_PACKETS)?;
+    weft_ethtool::set_features(NODE_PORT, weft_ethtool::PORT_OFFLOADS)?;
     repair(netlink, &peer, None).await?;
     repair(netlink, &node, Some(mac)).await?;
     addresses::set_exactly(netlink, node.index, own).await?;

@@ -56,7 +56,7 @@ fn assert_in_order() {
     assert_eq!(setting("ipv4/conf/weft0/forwarding"), "1");
     let features = run("ethtool -k weft0");
     for line in [
-        "tx-tcp-segmentation: off",
+        "tx-tcp-segmentation: on",
         "tx-udp-segmentation: off",
         "tx-checksum-ip-generic: on",
     ] {

@@ -288,3 +288,6 @@ fn settle(id: usize, core: Option<usize>, priority: u8) {
         );
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,223 @@
+//! The whole worker loop over simulated sockets: threads, rings, pipeline and frames, without root or a device.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use weft_engine::testbed::{self, A, B, Testbed, UPLINK};
+use weft_engine::{DropReason, PortId};
+use weft_snapshot::{Publisher, SharedCounters};
+use weft_xsk::{FramePool, RingSizes, SentPacket, SimKernel, Socket, Umem};
+
+use super::*;
+use crate::queue::{Mapped, QUEUE_COUNTERS};
+use crate::snapshot::Home;
+
+const FRAMES: u32 = 1024;
+
+/// Far beyond what a worker needs, also on a machine that stands still for a while.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Ports on workers, each with a kernel of its own.
+struct Rig {
+    umem: Arc<Umem>,
+    workers: Workers,
+    kernels: Vec<(Home, SimKernel)>,
+    _publisher: Publisher<Snapshot>,
+}
+
+impl Rig {
+    /// Queues of `ring` descriptors for each port on its worker.
+    fn new(ports: &[(PortId, u16)], ring: u32) -> Self {
+        let umem = Arc::new(Umem::heap(FRAMES));
+        let pool = FramePool::all(&umem).unwrap();
+        let homes: Vec<Home> = (0..)
+            .zip(ports)
+            .map(|(slot, &(port, worker))| Home { port, slot, worker })
+            .collect();
+        let count = homes.iter().map(|home| home.worker).max().unwrap() + 1;
+        let snapshot = Snapshot::new(Testbed::tables_of_topology(), &homes, count);
+        let mut publisher = Publisher::new(snapshot);
+        let tuning = Tuning {
+            priority: 0,
+            ..Tuning::default()
+        };
+        let cores = vec![None; usize::from(count)];
+        let reports = crossbeam::channel::bounded(1).0;
+        let started = Instant::now();
+        let workers = Workers::start(
+            &cores,
+            &tuning,
+            &umem,
+            pool,
+            &mut publisher,
+            &reports,
+            started,
+        )
+        .unwrap();
+        let kernels = homes
+            .into_iter()
+            .map(|home| (home, attach(&workers, &umem, home, ring)))
+            .collect();
+        Self {
+            umem,
+            workers,
+            kernels,
+            _publisher: publisher,
+        }
+    }
+
+    fn kernel(&mut self, port: PortId) -> &mut SimKernel {
+        let found = self.kernels.iter_mut().find(|(home, _)| home.port == port);
+        &mut found.unwrap().1
+    }
+
+    /// What `port` sent, once there are `count` packets.
+    fn wait_for(&mut self, port: PortId, count: usize) -> Vec<SentPacket> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut sent = Vec::new();
+        while sent.len() < count {
+            assert!(
+                Instant::now() < deadline,
+                "{} of {count} packets",
+                sent.len()
+            );
+            sent.extend(self.kernel(port).transmitted());
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        sent
+    }
+
+    /// Frames that are somewhere, with every completion given back.
+    fn frames(&mut self) -> u64 {
+        for (_, kernel) in &mut self.kernels {
+            kernel.hold_completions(false);
+            kernel.run();
+        }
+        let accounts = self.workers.accounts().unwrap();
+        accounts
+            .iter()
+            .map(|a| a.free + a.fill + a.tx + a.held + a.handed)
+            .sum()
+    }
+
+    fn drops(&self, reason: DropReason) -> u64 {
+        let readings = self.workers.readings();
+        readings.map(|(_, r)| r.drops[reason.index()]).sum()
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        self.workers.stop();
+    }
+}
+
+fn attach(workers: &Workers, umem: &Arc<Umem>, home: Home, ring: u32) -> SimKernel {
+    let (mut socket, kernel) = Socket::simulated(RingSizes::uniform(ring), umem);
+    socket.set_port(home.slot);
+    let mapped = Mapped {
+        socket,
+        packet_socket: None,
+        counters: Arc::new(SharedCounters::new(QUEUE_COUNTERS)),
+    };
+    let kind = testbed::kind_of(home.port);
+    let queue = Queue::new(home.port, kind, mapped, 32);
+    workers
+        .attach(home.worker, home.slot, Box::new(queue))
+        .unwrap();
+    kernel
+}
+
+/// A datagram of pod A with its number in it.
+fn datagram(to: &str, number: u16) -> Vec<u8> {
+    testbed::packet("10.1.1.10", to)
+        .udp(1000, 53)
+        .payload(&number.to_be_bytes())
+        .build()
+}
+
+/// The numbers of datagrams, as they came.
+fn numbers(sent: &[SentPacket]) -> Vec<u16> {
+    let number = |packet: &SentPacket| {
+        let end = packet.bytes.len();
+        u16::from_be_bytes([packet.bytes[end - 2], packet.bytes[end - 1]])
+    };
+    sent.iter().map(number).collect()
+}
+
+#[test]
+fn a_worker_that_sleeps_is_woken_by_each_packet() {
+    let mut rig = Rig::new(&[(A, 0), (B, 0)], 256);
+    for number in 0..5 {
+        std::thread::sleep(Duration::from_millis(20));
+        assert!(rig.kernel(A).inject(&datagram("10.1.1.11", number)));
+        assert_eq!(numbers(&rig.wait_for(B, 1)), [number]);
+    }
+    assert_eq!(rig.frames(), u64::from(FRAMES));
+}
+
+#[test]
+fn packets_for_another_workers_port_are_handed_over_in_order() {
+    let mut rig = Rig::new(&[(A, 0), (B, 1)], 256);
+    let mut next = 0;
+    for _ in 0..20 {
+        let burst = next..next + 25;
+        for number in burst.clone() {
+            assert!(rig.kernel(A).inject(&datagram("10.1.1.11", number)));
+        }
+        assert!(numbers(&rig.wait_for(B, 25)).into_iter().eq(burst));
+        next += 25;
+    }
+    assert_eq!(rig.frames(), u64::from(FRAMES));
+    let handed: u64 = rig.workers.readings().map(|(_, r)| r.handoffs).sum();
+    assert_eq!(handed, 500);
+}
+
+#[test]
+fn both_ways_across_the_tunnel_every_frame_comes_back() {
+    let mut rig = Rig::new(&[(A, 0), (UPLINK, 0)], 256);
+    assert!(rig.kernel(A).inject(&datagram("10.1.2.5", 7)));
+    assert_eq!(numbers(&rig.wait_for(UPLINK, 1)), [7]);
+    let answer = testbed::packet("10.1.2.5", "10.1.1.10")
+        .udp(53, 1000)
+        .payload(&9_u16.to_be_bytes());
+    let tunnelled = testbed::from_four(&answer).build();
+    assert!(rig.kernel(UPLINK).inject(&tunnelled));
+    assert_eq!(numbers(&rig.wait_for(A, 1)), [9]);
+    assert_eq!(rig.frames(), u64::from(FRAMES));
+}
+
+#[test]
+fn a_receiver_that_stands_still_costs_its_own_packets_only() {
+    let mut rig = Rig::new(&[(A, 0), (B, 0), (UPLINK, 0)], 16);
+    rig.kernel(B).hold_completions(true);
+    let deadline = Instant::now() + PATIENCE;
+    let mut number = 0;
+    while rig.drops(DropReason::TxRingFull) == 0 {
+        assert!(Instant::now() < deadline, "the ring never filled");
+        // The kernel takes nothing out of B's ring meanwhile.
+        rig.kernel(A).inject(&datagram("10.1.1.11", number));
+        number += 1;
+        let _ = rig.workers.accounts().unwrap();
+    }
+    assert!(rig.kernel(A).inject(&datagram("10.1.2.5", 77)));
+    assert_eq!(numbers(&rig.wait_for(UPLINK, 1)), [77]);
+    assert_eq!(rig.frames(), u64::from(FRAMES));
+}
+
+#[test]
+fn a_port_detached_under_traffic_gives_its_frames_back() {
+    let mut rig = Rig::new(&[(A, 0), (B, 1)], 256);
+    for number in 0..25 {
+        assert!(rig.kernel(A).inject(&datagram("10.1.1.11", number)));
+    }
+    let gone = rig.kernels.pop().unwrap().0;
+    rig.workers.detach(gone.worker, gone.slot).unwrap();
+    let mut frames = FramePool::empty(&rig.umem);
+    rig.umem.reclaim(gone.slot, &mut frames);
+    rig.workers.forget(gone.port, frames, &rig.umem).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while rig.frames() != u64::from(FRAMES) {
+        assert!(Instant::now() < deadline, "{} frames", rig.frames());
+    }
+}

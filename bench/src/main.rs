@@ -14,6 +14,7 @@ mod packet_socket;
 mod pattern;
 mod probe;
 mod report;
+mod stall;
 mod stop;
 mod tcp_hash;
 

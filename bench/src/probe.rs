@@ -15,6 +15,7 @@ use serde::Serialize;
 
 use crate::interval::Interval;
 use crate::pattern::Random;
+use crate::stall::StallMeter;
 use crate::{report, stop};
 
 /// Largest UDP payload.
@@ -70,6 +71,8 @@ struct Found {
     sent: u64,
     received: u64,
     lost: u64,
+    /// How many may be missing because the machine stood still meanwhile: the rate times that time.
+    excused: u64,
     /// Sequence number of the first one that is missing: 0 points at path discovery, others at loss.
     first_lost: Option<u64>,
     duplicated: u64,
@@ -102,7 +105,11 @@ struct Echoed {
 pub fn run(side: &Side) -> anyhow::Result<()> {
     match side {
         Side::Server(args) => report::print(&serve(args)?),
-        Side::Client(args) => report::print(&measure(args)?),
+        Side::Client(args) => {
+            let (found, stalled) = StallMeter::beside(|| measure(args));
+            let excused = (args.rate as f64 * stalled.as_secs_f64()).ceil() as u64;
+            report::print(&Found { excused, ..found? })
+        }
     }
 }
 
@@ -278,6 +285,7 @@ impl Answers {
             sent,
             received: self.seen_count,
             lost: sent.saturating_sub(self.seen_count),
+            excused: 0,
             first_lost: (0..sent)
                 .find(|seq| !self.seen.get(*seq as usize).copied().unwrap_or(false)),
             duplicated: self.duplicated,

@@ -13,6 +13,7 @@ mod matrix;
 mod packet_socket;
 mod pattern;
 mod probe;
+mod reach;
 mod report;
 mod stall;
 mod stop;
@@ -40,6 +41,8 @@ enum Tool {
     /// Seeded bytes over TCP, hashed at both ends
     #[command(subcommand)]
     TcpHash(tcp_hash::Side),
+    /// Who reaches whom among pods, over TCP, UDP and SCTP
+    Reach(reach::Args),
     /// The benchmark matrix on what a topology script set up: weft beside its peers, in turns
     Matrix(matrix::Args),
     /// The page or the tables of a matrix measured before
@@ -54,6 +57,7 @@ fn main() -> anyhow::Result<()> {
         Tool::Flood(args) => flood::run(&args),
         Tool::Flip(args) => flip::run(&args),
         Tool::TcpHash(side) => tcp_hash::run(&side),
+        Tool::Reach(args) => reach::run(&args),
         Tool::Matrix(args) => matrix::run(&args),
         Tool::Report(args) => matrix::render::run(&args),
         Tool::Compare(args) => matrix::compare::run(&args),

@@ -5,7 +5,7 @@
 )]
 
 use std::hint::black_box;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
@@ -46,32 +46,73 @@ fn prefix(random: &mut Random, v6: bool) -> IpNet {
     net.expect("a length of the family").trunc()
 }
 
+/// A table of `count` routes and addresses some of them hold.
+fn routes(count: usize, v6: bool) -> (Fib, Vec<IpAddr>) {
+    let mut random = Random(0x1234_5678_9abc_def1);
+    let mut fib = Fib::default();
+    let mut prefixes = Vec::with_capacity(count);
+    while fib.len() < count {
+        let prefix = prefix(&mut random, v6);
+        fib.insert(prefix, Route::Remote(RemoteId(fib.len() as u16)));
+        prefixes.push(prefix);
+    }
+    let keys = (0..KEYS).map(|_| prefixes[random.next() as usize % prefixes.len()].addr());
+    let keys = keys.collect();
+    (fib, keys)
+}
+
 fn fib(criterion: &mut Criterion) {
-    for (v6, family) in [(false, "v4"), (true, "v6")] {
-        for (routes, name) in [(1_000, "1k"), (100_000, "100k"), (1_000_000, "1M")] {
-            let mut random = Random(0x1234_5678_9abc_def1);
-            let mut fib = Fib::default();
-            let mut prefixes = Vec::with_capacity(routes);
-            while fib.len() < routes {
-                let prefix = prefix(&mut random, v6);
-                fib.insert(prefix, Route::Remote(RemoteId(fib.len() as u16)));
-                prefixes.push(prefix);
-            }
-            let keys: Vec<IpAddr> = (0..KEYS)
-                .map(|_| prefixes[random.next() as usize % prefixes.len()].addr())
-                .collect();
-            let mut group = criterion.benchmark_group("fib");
-            group.throughput(Throughput::Elements(BATCH as u64));
-            let mut batches = keys.chunks_exact(BATCH).cycle();
-            group.bench_function(format!("lookup/{family}_{name}/{BATCH}"), |b| {
-                b.iter(|| {
-                    for key in batches.next().into_iter().flatten() {
-                        black_box(fib.lookup(*key));
-                    }
-                });
+    let mut group = criterion.benchmark_group("fib");
+    group.throughput(Throughput::Elements(BATCH as u64));
+    for (count, name) in [(1_000, "1k"), (100_000, "100k"), (1_000_000, "1M")] {
+        let (fib, keys) = routes(count, false);
+        let keys: Vec<Ipv4Addr> = keys.into_iter().filter_map(v4).collect();
+        let mut batches = keys.chunks_exact(BATCH).cycle();
+        group.bench_function(format!("lookup/v4_{name}/{BATCH}"), |b| {
+            b.iter(|| {
+                for key in batches.next().into_iter().flatten() {
+                    black_box(fib.lookup_v4(*key));
+                }
             });
-            group.finish();
-        }
+        });
+        let mut found = [Route::Host; BATCH];
+        group.bench_function(format!("lookup_batch/v4_{name}/{BATCH}"), |b| {
+            b.iter(|| {
+                fib.lookup_batch_v4(batches.next().unwrap_or_default(), &mut found);
+                black_box(&found);
+            });
+        });
+        let (fib, keys) = routes(count, true);
+        let keys: Vec<Ipv6Addr> = keys.into_iter().filter_map(v6).collect();
+        let mut batches = keys.chunks_exact(BATCH).cycle();
+        group.bench_function(format!("lookup/v6_{name}/{BATCH}"), |b| {
+            b.iter(|| {
+                for key in batches.next().into_iter().flatten() {
+                    black_box(fib.lookup_v6(*key));
+                }
+            });
+        });
+        group.bench_function(format!("lookup_batch/v6_{name}/{BATCH}"), |b| {
+            b.iter(|| {
+                fib.lookup_batch_v6(batches.next().unwrap_or_default(), &mut found);
+                black_box(&found);
+            });
+        });
+    }
+    group.finish();
+}
+
+fn v4(address: IpAddr) -> Option<Ipv4Addr> {
+    match address {
+        IpAddr::V4(address) => Some(address),
+        IpAddr::V6(_) => None,
+    }
+}
+
+fn v6(address: IpAddr) -> Option<Ipv6Addr> {
+    match address {
+        IpAddr::V6(address) => Some(address),
+        IpAddr::V4(_) => None,
     }
 }
 

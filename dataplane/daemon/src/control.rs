@@ -49,6 +49,8 @@ pub struct Control {
     pub tuning: Tuning,
     /// Start of this process.
     pub started: Instant,
+    /// Zero of the workers' clock.
+    pub clock: Instant,
     /// What the keeper steers now.
     pub steering: Steering,
 }

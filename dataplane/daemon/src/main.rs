@@ -7,6 +7,7 @@ mod compile;
 mod config;
 mod control;
 mod egress;
+mod flows;
 mod handoff;
 mod idle;
 mod lending;

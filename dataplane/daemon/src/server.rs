@@ -162,7 +162,7 @@ fn capture(
     mut stream: UnixStream,
     control: &Shared,
 ) -> io::Result<()> {
-    let (readers, snaplen, started) = {
+    let (readers, snaplen, clock) = {
         let control = lock(control);
         let port = match &spec.port {
             None => None,
@@ -191,7 +191,7 @@ fn capture(
             }
             readers.push(reader);
         }
-        (readers, snaplen, control.started)
+        (readers, snaplen, control.clock)
     };
     respond(&mut stream, id, Ok(CaptureStarted {}))?;
     let label = |port: PortId| {
@@ -212,7 +212,7 @@ fn capture(
     };
     let watch = stream.try_clone()?;
     let out = io::BufWriter::new(stream);
-    Capture::start(out, readers, label, snaplen, spec.count, started)?.run(|| hung_up(&watch))
+    Capture::start(out, readers, label, snaplen, spec.count, clock)?.run(|| hung_up(&watch))
 }
 
 /// True when the client closed the connection.

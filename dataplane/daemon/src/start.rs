@@ -10,6 +10,7 @@ use nix::ifaddrs::getifaddrs;
 use weft_api::dataplane::{Feature, PortKind, PortSpec};
 use weft_api::paths::RunDir;
 use weft_api::{MacAddr, PortName};
+use weft_engine::FLOWS_DEFAULT;
 use weft_keeper::client::KeeperClient;
 use weft_keeper::protocol::Steering;
 use weft_snapshot::Publisher;
@@ -18,6 +19,7 @@ use weft_xsk::{FramePool, Umem};
 use crate::compile::Compiler;
 use crate::config::{Cli, Tuning};
 use crate::control::{self, Control};
+use crate::flows::Flows;
 use crate::objects::ObjectStore;
 use crate::ports::Ports;
 use crate::queue::Mapped;
@@ -74,17 +76,10 @@ pub fn start(cli: &Cli, tuning: Tuning) -> Result<Control> {
     let mut compiler = Compiler::default();
     let tables = compiler.tables(objects.objects(), &ports);
     let mut publisher = Publisher::new(Snapshot::new(tables, &ports.homes(), cores.len() as u16));
-    let started = Instant::now();
+    let flows = Flows::take_over(&mut keeper, cores.len(), FLOWS_DEFAULT)?;
+    let clock = flows.clock;
     let (sender, reports) = crossbeam::channel::bounded(REPORTS_MAX);
-    let workers = Workers::start(
-        &cores,
-        &tuning,
-        &umem,
-        pool,
-        &mut publisher,
-        &sender,
-        started,
-    )?;
+    let workers = Workers::start(&cores, &tuning, &umem, pool, flows, &mut publisher, &sender)?;
     let mut control = Control {
         keeper,
         umem,
@@ -96,7 +91,8 @@ pub fn start(cli: &Cli, tuning: Tuning) -> Result<Control> {
         publisher,
         tables_path,
         tuning,
-        started,
+        started: Instant::now(),
+        clock,
         steering: Steering::default(),
     };
     for (id, queues) in queues {

@@ -86,7 +86,7 @@ pub struct Worker {
     waiter: Waiter,
     commands: Receiver<Command>,
     reports: Sender<PmtuReport>,
-    started: Instant,
+    clock: Instant,
     expire_at_ns: u64,
     lending: Lending,
 }
@@ -116,7 +116,7 @@ pub struct Parts {
     /// Where ICMP errors about our tunnels are reported.
     pub reports: Sender<PmtuReport>,
     /// Zero of the clock all workers and taps share.
-    pub started: Instant,
+    pub clock: Instant,
 }
 
 impl Worker {
@@ -145,7 +145,7 @@ impl Worker {
             waiter: parts.waiter,
             commands: parts.commands,
             reports: parts.reports,
-            started: parts.started,
+            clock: parts.clock,
             expire_at_ns: 0,
             lending,
         }
@@ -428,6 +428,6 @@ impl Worker {
     }
 
     fn now_ns(&self) -> u64 {
-        Duration::as_nanos(&self.started.elapsed()) as u64
+        Duration::as_nanos(&self.clock.elapsed()) as u64
     }
 }

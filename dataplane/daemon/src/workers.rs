@@ -4,7 +4,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam::channel::{Sender, bounded, unbounded};
 use thread_priority::{
@@ -15,6 +15,7 @@ use weft_snapshot::{Publisher, SharedCounters};
 use weft_xsk::{FramePool, Umem};
 
 use crate::config::Tuning;
+use crate::flows::Flows;
 use crate::handoff::Handoffs;
 use crate::queue::Queue;
 use crate::snapshot::Snapshot;
@@ -39,7 +40,7 @@ pub struct WorkerHandle {
 
 /// A secret number for tables whose keys come from the network. The standard library seeds its maps
 /// from the kernel; an empty hash of one gives the seed away to nobody.
-fn seed() -> u64 {
+pub fn secret() -> u64 {
     RandomState::new().build_hasher().finish()
 }
 
@@ -52,7 +53,7 @@ pub struct Unresponsive(usize);
 pub struct Workers(Vec<WorkerHandle>);
 
 impl Workers {
-    /// Starts one worker per element of `cores`, the first with all of `pool`.
+    /// Starts one worker per element of `cores`, each with its part of `pool` and its table of `flows`.
     ///
     /// # Errors
     /// What the kernel says to epoll, eventfd and thread creation.
@@ -61,9 +62,9 @@ impl Workers {
         tuning: &Tuning,
         umem: &Arc<Umem>,
         pool: FramePool,
+        flows: Flows,
         publisher: &mut Publisher<Snapshot>,
         reports: &Sender<PmtuReport>,
-        started: Instant,
     ) -> io::Result<Self> {
         let waiters = cores
             .iter()
@@ -76,8 +77,14 @@ impl Workers {
         let mesh = Handoffs::mesh(&bells)?;
         let pools = share(pool, cores.len(), umem);
         let mut handles = Vec::new();
-        let parts = cores.iter().zip(waiters).zip(bells).zip(mesh).zip(pools);
-        for (id, ((((core, waiter), bell), handoffs), pool)) in parts.enumerate() {
+        let parts = cores
+            .iter()
+            .zip(waiters)
+            .zip(bells)
+            .zip(mesh)
+            .zip(pools)
+            .zip(flows.tables);
+        for (id, (((((core, waiter), bell), handoffs), pool), table)) in parts.enumerate() {
             let (commands, inbox) = unbounded();
             let counters = Arc::new(SharedCounters::new(WORKER_COUNTERS));
             let worker = Worker::new(Parts {
@@ -85,17 +92,20 @@ impl Workers {
                 tuning: tuning.clone(),
                 umem: Arc::clone(umem),
                 pool,
-                pipeline: Pipeline::new(PipelineConfig {
-                    hash_seed: seed(),
-                    ..PipelineConfig::default()
-                }),
+                pipeline: Pipeline::with_flows(
+                    PipelineConfig {
+                        hash_seed: secret(),
+                        ..PipelineConfig::default()
+                    },
+                    table,
+                ),
                 tables: publisher.subscribe(),
                 handoffs,
                 waiter,
                 commands: inbox,
                 counters: Arc::clone(&counters),
                 reports: reports.clone(),
-                started,
+                clock: flows.clock,
             });
             let thread = spawn(id, *core, tuning.priority, worker)?;
             handles.push(WorkerHandle {

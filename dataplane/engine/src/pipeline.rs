@@ -120,10 +120,15 @@ impl Context<'_> {
 impl Pipeline {
     /// A pipeline with all the memory it will ever use.
     pub fn new(config: PipelineConfig) -> Self {
+        Self::with_flows(config, FlowTable::new(config.flows, config.hash_seed))
+    }
+
+    /// A pipeline that goes on with the connections of `flows`.
+    pub fn with_flows(config: PipelineConfig, flows: FlowTable) -> Self {
         Self {
             counters: Counters::new(),
             fragments: stage::fragment::table(config.hash_seed),
-            flows: FlowTable::new(config.flows, config.hash_seed),
+            flows,
             icmp: IcmpLimiter::new(),
             pmtu: PmtuReports::new(),
             ip_id: config.hash_seed as u16,

@@ -11,8 +11,12 @@ use weft_xdp_progs::{Program, Programs, SlotRange, XdpLink, XdpMode};
 use weft_xsk::{BindError, Bound, Mode, Umem, UmemError, UmemSource};
 
 use crate::bpffs::Bpffs;
+use crate::flows::Flows;
 use crate::interface::{self, Interface};
-use crate::protocol::{BindRequest, CONFIG_BYTES_MAX, PortRecord, QueueRecord, Rings, Steering};
+use crate::protocol::{
+    BindRequest, CONFIG_BYTES_MAX, FlowsRecord, FlowsRequest, PortRecord, QueueRecord, Rings,
+    Steering,
+};
 use crate::registry::{Place, Registry};
 
 /// Rings of a pod's or the node's port: 113 packets of 64 KiB at 18 descriptors each, 96 KiB of kernel
@@ -65,7 +69,7 @@ struct BoundPort {
 /// An answer's descriptors: shared, because a port may be gone before the last byte is sent.
 #[derive(Clone, Debug)]
 pub enum Descriptor {
-    /// The memory.
+    /// The frames, or a worker's connections.
     Memory(Rc<OwnedFd>),
     /// A socket.
     Socket(Rc<Bound>),
@@ -89,6 +93,7 @@ pub struct Broker {
     programs: Programs,
     bpffs: Bpffs,
     ports: Registry<BoundPort>,
+    flows: Flows,
     features: Vec<Feature>,
 }
 
@@ -116,6 +121,7 @@ impl Broker {
             programs,
             bpffs: mounted,
             ports: Registry::default(),
+            flows: Flows::default(),
             features: features(),
         })
     }
@@ -231,6 +237,15 @@ impl Broker {
             };
             ApiError::new(kind, error.to_string())
         })
+    }
+
+    /// Memory for the connections of a worker.
+    ///
+    /// # Errors
+    /// BadRequest beyond a limit, Failed when the kernel refuses.
+    pub fn flows(&mut self, request: FlowsRequest) -> Result<(FlowsRecord, Descriptor), ApiError> {
+        let (region, kept) = self.flows.get(request)?;
+        Ok((FlowsRecord { kept }, Descriptor::Memory(region)))
     }
 
     /// Packets by what the programs decided.

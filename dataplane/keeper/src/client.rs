@@ -13,8 +13,8 @@ use weft_api::frame::LINE_BYTES_MAX;
 
 use crate::passing;
 use crate::protocol::{
-    BindRequest, Done, KeeperStatus, Op, PROTOCOL_VERSION, PortRecord, PortRecords, Reply, Session,
-    Steering,
+    BindRequest, Done, FlowsRecord, FlowsRequest, KeeperStatus, Op, PROTOCOL_VERSION, PortRecord,
+    PortRecords, Reply, Session, Steering,
 };
 
 /// How long an answer may take. A bind of many queues waits up to 200 ms for each.
@@ -167,6 +167,18 @@ impl KeeperClient {
     /// As for every call; `BadRequest` beyond a limit.
     pub fn steer(&mut self, steering: &Steering) -> Result<(), ClientError> {
         self.done(Op::Steer(steering.clone()))
+    }
+
+    /// Memory for the connections of a worker, and whether an earlier dataplane had it.
+    ///
+    /// # Errors
+    /// As for every call; `BadRequest` from a keeper that does not know of it.
+    pub fn flows(&mut self, request: FlowsRequest) -> Result<(OwnedFd, bool), ClientError> {
+        let (record, mut descriptors) = self.channel.call::<FlowsRecord>(Op::Flows(request))?;
+        let region = descriptors.pop_front().ok_or_else(|| {
+            ClientError::Protocol("memory for connections came without its descriptor".to_owned())
+        })?;
+        Ok((region, record.kept))
     }
 
     /// How the keeper is.

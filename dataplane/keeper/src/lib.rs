@@ -12,6 +12,7 @@
 //! | [`client`] | the dataplane's blocking side |
 //! | [`server`] | the event loop: connections, sessions, signals |
 //! | [`broker`] | what is asked, done: memory, sockets, programs, pins |
+//! | `flows` | memory of the workers' connections |
 //! | [`registry`] | which port has which id and slots |
 //! | [`bpffs`] | where links and maps are pinned |
 //! | [`interface`] | devices as the keeper's network namespace sees them |
@@ -31,6 +32,7 @@ pub mod bpffs;
 pub mod broker;
 pub mod client;
 mod connection;
+mod flows;
 pub mod interface;
 mod passing;
 pub mod protocol;

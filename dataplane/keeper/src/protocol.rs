@@ -31,6 +31,12 @@ pub const DESCRIPTORS_PER_MESSAGE: usize = 64;
 /// 64 KiB is far above any real one and bounds the keeper's memory.
 pub const CONFIG_BYTES_MAX: usize = 64 << 10;
 
+/// Workers that can have memory for connections: one a core, and more than any node has.
+pub const WORKERS_MAX: u16 = 1024;
+
+/// Largest memory for the connections of a worker: two million of them at 281 bytes fit.
+pub const FLOWS_BYTES_MAX: u64 = 1 << 30;
+
 /// What can be asked of the keeper.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case")]
@@ -60,6 +66,8 @@ pub enum Op {
     },
     /// Says what the uplinks take: the whole state. Answers [`Done`].
     Steer(Steering),
+    /// Memory for the connections of one worker. Answers [`FlowsRecord`] and its descriptor.
+    Flows(FlowsRequest),
     /// How the keeper is. Needs no session. Answers [`KeeperStatus`].
     Status,
 }
@@ -74,6 +82,7 @@ impl Op {
             Self::Configure { .. } => "configure",
             Self::Unbind { .. } => "unbind",
             Self::Steer(_) => "steer",
+            Self::Flows(_) => "flows",
             Self::Status => "status",
         }
     }
@@ -329,6 +338,29 @@ pub struct Steering {
     pub service_addresses: Vec<IpAddr>,
 }
 
+/// Memory of a worker's connections ([`weft_xsk::Region`]): the same for the same request, so that the
+/// next dataplane finds them, until one with other `workers` or `bytes` comes. Then all of it is given
+/// up, since connections are spread over workers by their number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowsRequest {
+    /// The worker, below `workers`.
+    pub worker: u16,
+    /// How many workers there are, at most [`WORKERS_MAX`].
+    pub workers: u16,
+    /// Size, at most [`FLOWS_BYTES_MAX`]. It costs memory only where it is touched.
+    pub bytes: u64,
+    /// Do not give what was there: it is of no use.
+    #[serde(default)]
+    pub fresh: bool,
+}
+
+/// Answer to `flows`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowsRecord {
+    /// The memory is that of an earlier request; else all of it is zero.
+    pub kept: bool,
+}
+
 impl From<Steering> for weft_xdp_progs::Steering {
     fn from(steering: Steering) -> Self {
         Self {
@@ -386,6 +418,18 @@ mod tests {
             encoded(Op::Bind(BindRequest::new("weft1", PortKind::Pod))),
             bind
         );
+    }
+
+    #[test]
+    fn a_request_for_connections_keeps_its_form_on_the_wire() {
+        let request = FlowsRequest {
+            worker: 1,
+            workers: 2,
+            bytes: 4096,
+            fresh: false,
+        };
+        let line = json!({"id":7,"op":"flows","worker":1,"workers":2,"bytes":4096,"fresh":false});
+        assert_eq!(encoded(Op::Flows(request)), line);
     }
 
     #[test]

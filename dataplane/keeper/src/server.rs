@@ -311,6 +311,10 @@ impl Keeper {
                 self.broker.steer(steering)?;
                 result(Done {}, Vec::new())
             }
+            Op::Flows(request) => {
+                let (record, region) = self.broker.flows(request)?;
+                result(record, vec![region])
+            }
             Op::Status => result(self.status(), Vec::new()),
         }
     }

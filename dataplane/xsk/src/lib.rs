@@ -11,6 +11,7 @@
 //! | [`socket`] | one bound (device, queue): receive, transmit, complete, refill |
 //! | [`bind`](mod@bind) | makes such sockets; used by the keeper |
 //! | [`recover`](mod@recover) | takes over the rings of a process that was killed |
+//! | [`region`] | memory of one owner that outlives it: a worker's connections |
 //! | [`features`] | what this kernel offers, and what its absence costs |
 //! | [`sim`] | the kernel's side of the rings, in process, for tests without root |
 //!
@@ -56,6 +57,7 @@ pub mod owner;
 pub mod packet_socket;
 pub mod pool;
 pub mod recover;
+pub mod region;
 mod ring;
 pub mod sim;
 pub mod socket;
@@ -72,6 +74,7 @@ pub use owner::{Owner, OwnerCounts};
 pub use packet_socket::{Gso, GsoKind, PacketSocket, Sent, open_packet_socket};
 pub use pool::{FrameBatch, FramePool};
 pub use recover::{RecoverError, RecoveryReport, recover};
+pub use region::{Region, RegionError};
 pub use sim::{Faults, SentPacket, SimKernel};
 pub use socket::{
     Kick, RingSizes, Socket, SocketCounters, SocketError, StatisticsHandle, TxChecksum,

@@ -5,7 +5,7 @@
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::ptr::NonNull;
 
 const PAGE: usize = 4096;
@@ -51,20 +51,26 @@ impl Memory {
 
     /// `bytes` of `fd` from `offset` on, shared and writable, its pages present.
     pub(crate) fn map(fd: BorrowedFd<'_>, bytes: usize, offset: u64) -> io::Result<Self> {
-        let protection = libc::PROT_READ | libc::PROT_WRITE;
-        let flags = libc::MAP_SHARED | libc::MAP_POPULATE;
         let offset = libc::off_t::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let flags = libc::MAP_SHARED | libc::MAP_POPULATE;
+        Self::mmap(fd.as_raw_fd(), bytes, offset, flags)
+    }
+
+    /// The first `bytes` of `fd`, shared and writable; pages come when they are touched.
+    pub(crate) fn map_on_touch(fd: BorrowedFd<'_>, bytes: usize) -> io::Result<Self> {
+        Self::mmap(fd.as_raw_fd(), bytes, 0, libc::MAP_SHARED)
+    }
+
+    /// Zeroed memory of this process; pages come when they are touched.
+    pub(crate) fn anonymous(bytes: usize) -> io::Result<Self> {
+        Self::mmap(-1, bytes, 0, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS)
+    }
+
+    fn mmap(fd: RawFd, bytes: usize, offset: libc::off_t, flags: libc::c_int) -> io::Result<Self> {
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: a new mapping at an address of the kernel's choice disturbs nothing that exists.
-        let start = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                bytes,
-                protection,
-                flags,
-                fd.as_raw_fd(),
-                offset,
-            )
-        };
+        let start =
+            unsafe { libc::mmap(std::ptr::null_mut(), bytes, protection, flags, fd, offset) };
         if start == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use weft_engine::testbed::{self, A, B, Testbed, UPLINK};
-use weft_engine::{DropReason, PortId};
+use weft_engine::{DropReason, FlowTable, PortId};
 use weft_snapshot::{Publisher, SharedCounters};
 use weft_xsk::{FramePool, RingSizes, SentPacket, SimKernel, Socket, Umem};
 
@@ -43,15 +43,18 @@ impl Rig {
         };
         let cores = vec![None; usize::from(count)];
         let reports = crossbeam::channel::bounded(1).0;
-        let started = Instant::now();
+        let flows = Flows {
+            tables: cores.iter().map(|_| FlowTable::new(1024, 7)).collect(),
+            clock: Instant::now(),
+        };
         let workers = Workers::start(
             &cores,
             &tuning,
             &umem,
             pool,
+            flows,
             &mut publisher,
             &reports,
-            started,
         )
         .unwrap();
         let kernels = homes

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 
 use crate::packet::{PortId, RemoteId};
-use crate::table::lpm::Lpm;
+use crate::table::lpm::{Key, Lpm};
 
 /// Where packets for a prefix go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -82,6 +82,22 @@ impl Fib {
         Route::decode(self.v6.lookup(address.to_bits()))
     }
 
+    /// Routes of many IPv4 addresses at once; see [`Lpm::lookup_batch`].
+    ///
+    /// # Panics
+    /// When there are more addresses than routes.
+    pub fn lookup_batch_v4(&self, addresses: &[Ipv4Addr], routes: &mut [Route]) {
+        batch(&self.v4, addresses, routes, |it| it.to_bits());
+    }
+
+    /// Routes of many IPv6 addresses at once.
+    ///
+    /// # Panics
+    /// When there are more addresses than routes.
+    pub fn lookup_batch_v6(&self, addresses: &[Ipv6Addr], routes: &mut [Route]) {
+        batch(&self.v6, addresses, routes, |it| it.to_bits());
+    }
+
     /// Adds or replaces the route of a prefix.
     pub fn insert(&mut self, prefix: IpNet, route: Route) {
         match prefix {
@@ -117,6 +133,33 @@ impl Fib {
     /// Bytes the tables take.
     pub fn memory_bytes(&self) -> usize {
         self.v4.memory_bytes() + self.v6.memory_bytes()
+    }
+}
+
+/// Addresses of one turn of a batch: their keys and values are on the stack.
+const TURN: usize = 64;
+
+#[inline]
+fn batch<A: Copy, K: Key + Default>(
+    table: &Lpm<K>,
+    addresses: &[A],
+    routes: &mut [Route],
+    bits: impl Fn(A) -> K,
+) {
+    assert!(
+        addresses.len() <= routes.len(),
+        "there is a place for the route of every address"
+    );
+    let (mut keys, mut values) = ([K::default(); TURN], [0; TURN]);
+    for (addresses, routes) in addresses.chunks(TURN).zip(routes.chunks_mut(TURN)) {
+        let count = addresses.len();
+        for (key, address) in keys.iter_mut().zip(addresses) {
+            *key = bits(*address);
+        }
+        table.lookup_batch(&keys[..count], &mut values[..count]);
+        for (route, value) in routes.iter_mut().zip(&values[..count]) {
+            *route = Route::decode(*value);
+        }
     }
 }
 

@@ -10,6 +10,7 @@
 //!
 //! Whatever is read from the region as a place in it is a [`Number`] only after its range was checked.
 
+use weft_xsk::Region;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, transmute_mut, transmute_ref};
 
 use super::entry::{Cold, Hot, Pair4, Pair6};
@@ -101,7 +102,6 @@ impl std::error::Error for MemoryError {}
 /// Where the parts of a region are, in words.
 #[derive(Clone, Copy, Debug)]
 struct Layout {
-    header: usize,
     hot: usize,
     cold: usize,
     pairs4: usize,
@@ -112,16 +112,15 @@ struct Layout {
 }
 
 impl Layout {
-    /// Parts in order from the word `start` on, each from a line's start.
-    const fn new(start: usize, flows: u32) -> Self {
+    /// Parts in order, each from a line's start.
+    const fn new(flows: u32) -> Self {
         let each = flows as usize;
-        let hot = start + LINE_WORDS;
+        let hot = LINE_WORDS;
         let cold = hot + part(2 * each * words_of::<Hot>());
         let pairs4 = cold + part(2 * each * words_of::<Cold>());
         let pairs6 = pairs4 + part(each * words_of::<Pair4>());
         let index = pairs6 + part(each * words_of::<Pair6>());
         Self {
-            header: start,
             hot,
             cold,
             pairs4,
@@ -130,6 +129,14 @@ impl Layout {
             end: index + SLOTS_PER_FLOW * each,
             flows,
         }
+    }
+}
+
+const fn bounded(flows: u32) -> u32 {
+    match flows {
+        0 => 1,
+        FLOWS_MAX.. => FLOWS_MAX,
+        flows => flows,
     }
 }
 
@@ -143,7 +150,7 @@ const fn part(words: usize) -> usize {
 
 /// The region; see the module's text.
 pub struct FlowMemory {
-    words: Vec<u32>,
+    words: Region,
     layout: Layout,
 }
 
@@ -170,25 +177,56 @@ macro_rules! part_of_entry {
 }
 
 impl FlowMemory {
-    /// A region for an empty table of `flows` connections, at least 1 and at most [`FLOWS_MAX`]. `seed`
-    /// must be random and secret.
+    /// A region of this process for an empty table of `flows` connections, at least 1 and at most
+    /// [`FLOWS_MAX`]. `seed` must be random and secret.
+    ///
+    /// # Panics
+    /// When the process has no address space left, as any allocation does.
     pub fn new(flows: u32, seed: u64) -> Self {
-        let flows = flows.clamp(1, FLOWS_MAX);
-        // Zeroed by the allocator: for anything large it asks the kernel, which gives memory on touch.
-        let words = vec![0_u32; Layout::new(0, flows).end + LINE_WORDS];
-        // No alignment is not wrong, only slower.
-        let start = words.as_ptr().align_offset(64) % LINE_WORDS;
-        let layout = Layout::new(start, flows);
-        let mut memory = Self { words, layout };
-        *memory.header_mut() = Header {
+        let region = Region::anonymous(Self::bytes(flows));
+        let made = region.map_err(|error| error.to_string());
+        match made.and_then(|region| Self::within(region, flows).map_err(|it| it.to_string())) {
+            Ok(mut memory) => {
+                memory.begin(seed);
+                memory
+            }
+            Err(error) => unreachable!("a region for {flows} connections: {error}"),
+        }
+    }
+
+    /// Bytes of the region for a table of `flows` connections, taken within [`FlowMemory::new`]'s bounds.
+    pub const fn bytes(flows: u32) -> usize {
+        Layout::new(bounded(flows)).end * size_of::<u32>()
+    }
+
+    /// A region for `flows` connections that may hold a table already: see [`FlowTable::recover`], or
+    /// [`FlowMemory::begin`] for one that is all zero.
+    ///
+    /// # Errors
+    /// [`MemoryError::Size`] when it is shorter than [`FlowMemory::bytes`].
+    ///
+    /// [`FlowTable::recover`]: super::FlowTable::recover
+    pub fn within(region: Region, flows: u32) -> Result<Self, MemoryError> {
+        let layout = Layout::new(bounded(flows));
+        if region.len() < layout.end {
+            return Err(MemoryError::Size);
+        }
+        Ok(Self {
+            words: region,
+            layout,
+        })
+    }
+
+    /// Says that an empty table begins here. The region must be all zero.
+    pub fn begin(&mut self, seed: u64) {
+        *self.header_mut() = Header {
             magic: MAGIC,
             version: LAYOUT_VERSION,
-            flows,
+            flows: self.layout.flows,
             seed: [seed as u32, (seed >> 32) as u32],
             used: [0; 2],
             reserved: [0; 8],
         };
-        memory
     }
 
     /// Checks whether another process left a table here.
@@ -212,8 +250,7 @@ impl FlowMemory {
 
     /// Bytes of the region.
     pub fn as_bytes_mut(&mut self) -> &mut [u8] {
-        let Layout { header, end, .. } = self.layout;
-        self.words[header..end].as_mut_bytes()
+        self.words[..self.layout.end].as_mut_bytes()
     }
 
     /// Connections it has room for.
@@ -269,14 +306,14 @@ impl FlowMemory {
     }
 
     pub(super) fn header(&self) -> &Header {
-        match self.words[self.layout.header..].first_chunk::<LINE_WORDS>() {
+        match self.words.first_chunk::<LINE_WORDS>() {
             Some(words) => transmute_ref!(words),
             None => unreachable!("a region begins with its header"),
         }
     }
 
     pub(super) fn header_mut(&mut self) -> &mut Header {
-        match self.words[self.layout.header..].first_chunk_mut::<LINE_WORDS>() {
+        match self.words.first_chunk_mut::<LINE_WORDS>() {
             Some(words) => transmute_mut!(words),
             None => unreachable!("a region begins with its header"),
         }

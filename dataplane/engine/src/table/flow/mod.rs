@@ -127,6 +127,12 @@ impl FlowTable {
         Self::over(FlowMemory::new(flows, seed))
     }
 
+    /// An empty table in a region that is all zero, which another process may take over from this one.
+    pub fn empty_in(mut memory: FlowMemory, seed: u64) -> Self {
+        memory.begin(seed);
+        Self::over(memory)
+    }
+
     /// A table that takes its region for an empty one.
     fn over(memory: FlowMemory) -> Self {
         Self {

@@ -1,9 +1,12 @@
 //! Taking over a region: what was there goes on, and no bytes whatever do harm.
 
+use std::os::fd::AsFd;
+
 use proptest::prelude::*;
+use weft_xsk::Region;
 
 use super::track_tests::{Bed, Side};
-use super::{Direction, FlowTable, Tick, Tracked, Upper};
+use super::{Direction, FlowMemory, FlowTable, MemoryError, Tick, Tracked, Upper};
 
 const FLOWS: u32 = 16;
 
@@ -59,6 +62,41 @@ fn connections_go_on_and_decisions_do_not() {
     assert_eq!((bed.table.len(), bed.table.counters().evicted), (16, 0));
     bed.pass(100);
     assert_eq!(bed.table.expire(bed.now, 100), 16);
+}
+
+#[test]
+fn connections_go_on_in_memory_that_outlives_the_table() {
+    let bytes = FlowMemory::bytes(FLOWS);
+    let fd = Region::create_memfd(bytes).expect("memory");
+    let memory = || {
+        let region = Region::own_memfd(fd.as_fd(), bytes).expect("its only owner");
+        FlowMemory::within(region, FLOWS).expect("its size")
+    };
+    let mut bed = Bed::new(FLOWS);
+    bed.table = FlowTable::empty_in(memory(), 5);
+    let key = Bed::numbered(Side::A, 17, 1);
+    bed.track(key, Upper::Udp);
+    let before: Vec<_> = bed.table.iter(bed.now).collect();
+    // The table is gone as with its process: nothing but the bytes stays.
+    bed.table = FlowTable::new(FLOWS, 1);
+    let (table, recovery) = FlowTable::recover(memory(), bed.now).expect("a table");
+    bed.table = table;
+    assert_eq!((recovery.kept, recovery.broken), (1, 0));
+    assert_eq!(bed.table.iter(bed.now).collect::<Vec<_>>(), before);
+    bed.track(key, Upper::Udp);
+    let counters = bed.table.counters();
+    assert_eq!((counters.hits, counters.new), (1, 0));
+}
+
+#[test]
+fn memory_nobody_used_and_memory_of_another_size_hold_no_table() {
+    let bytes = FlowMemory::bytes(FLOWS);
+    let zero = || Region::anonymous(bytes).expect("memory");
+    let memory = FlowMemory::within(zero(), FLOWS).expect("its size");
+    let refused = FlowTable::recover(memory, Tick(1)).map(|(_, recovery)| recovery);
+    assert_eq!(refused, Err(MemoryError::NotFlows));
+    let short = FlowMemory::within(zero(), FLOWS + 1).map(|_| ());
+    assert_eq!(short, Err(MemoryError::Size));
 }
 
 #[test]

@@ -1,0 +1,120 @@
+use super::*;
+use ipnet::{Ipv4Net, Ipv6Net};
+use prefix_trie::PrefixMap;
+use proptest::prelude::*;
+
+fn v4(text: &str) -> (u32, u8) {
+    let net: Ipv4Net = text.parse().unwrap();
+    (net.addr().to_bits(), net.prefix_len())
+}
+
+fn at(table: &Lpm<u32>, text: &str) -> u32 {
+    table.lookup(text.parse::<std::net::Ipv4Addr>().unwrap().to_bits())
+}
+
+#[test]
+fn the_longest_prefix_wins_and_removal_uncovers_the_next() {
+    let mut table = Lpm::<u32>::new();
+    for (value, text) in (1..).zip([
+        "0.0.0.0/0",
+        "10.0.0.0/8",
+        "10.1.0.0/16",
+        "10.1.2.0/23",
+        "10.1.2.7/32",
+    ]) {
+        let (key, len) = v4(text);
+        assert_eq!(table.insert(key, len, value), None);
+    }
+    let old = table.clone();
+    assert_eq!(
+        ["9.9.9.9", "10.9.9.9", "10.1.9.9", "10.1.3.7", "10.1.2.7"].map(|t| at(&table, t)),
+        [1, 2, 3, 4, 5]
+    );
+    let (key, len) = v4("10.1.2.7/32");
+    assert_eq!(table.remove(key, len), Some(5));
+    assert_eq!(table.remove(key, len), None);
+    assert_eq!((at(&table, "10.1.2.7"), at(&old, "10.1.2.7")), (4, 5));
+    assert_eq!((table.len(), old.len()), (4, 5));
+}
+
+#[test]
+fn a_small_table_is_small_and_an_emptied_one_as_a_fresh_one() {
+    let mut table = Lpm::<u128>::new();
+    let fresh = table.memory_bytes();
+    let nets: Vec<Ipv6Net> = (0..100)
+        .map(|i| format!("fd00:0:0:{i:x}::{i:x}/128").parse().unwrap())
+        .collect();
+    for net in &nets {
+        table.insert(net.addr().to_bits(), 128, 7);
+    }
+    assert!(table.memory_bytes() < 400 << 10, "{}", table.memory_bytes());
+    for net in &nets {
+        assert_eq!(table.remove(net.addr().to_bits(), 128), Some(7));
+    }
+    assert!(table.is_empty());
+    assert!(
+        table.memory_bytes() <= fresh + 3000,
+        "{}",
+        table.memory_bytes()
+    );
+}
+
+/// Few distinct bytes, so that prefixes nest, share paths and split them.
+fn clustered_v6() -> impl Strategy<Value = u128> {
+    prop::collection::vec(prop::sample::select(vec![0_u8, 1, 2, 0x80, 0xff]), 16)
+        .prop_map(|bytes| u128::from_be_bytes(bytes.try_into().unwrap()))
+}
+
+fn clustered_v4() -> impl Strategy<Value = u32> {
+    prop::collection::vec(prop::sample::select(vec![0_u8, 1, 2, 0x80, 0xff]), 4)
+        .prop_map(|bytes| u32::from_be_bytes(bytes.try_into().unwrap()))
+}
+
+proptest! {
+    #[test]
+    fn v6_equals_the_model(
+        ops in prop::collection::vec((clustered_v6(), 0_u8..=128, any::<bool>(), 1_u32..1000), 1..80),
+        probes in prop::collection::vec(clustered_v6(), 40),
+    ) {
+        let mut table = Lpm::<u128>::new();
+        let mut model = PrefixMap::<Ipv6Net, u32>::new();
+        let mut versions = Vec::new();
+        for (key, len, add, value) in ops {
+            let net = Ipv6Net::new(key.into(), len).unwrap().trunc();
+            if add {
+                prop_assert_eq!(table.insert(key, len, value), model.insert(net, value));
+            } else {
+                prop_assert_eq!(table.remove(key, len), model.remove(&net));
+            }
+            prop_assert_eq!(table.len(), model.len());
+            versions.push((table.clone(), model.clone()));
+        }
+        for (table, model) in &versions {
+            for &probe in &probes {
+                let expected = model.get_lpm(&Ipv6Net::new(probe.into(), 128).unwrap());
+                prop_assert_eq!(table.lookup(probe), expected.map_or(0, |(_, &v)| v));
+            }
+        }
+    }
+
+    #[test]
+    fn v4_equals_the_model(
+        ops in prop::collection::vec((clustered_v4(), 0_u8..=32, 0_u8..3, 1_u32..1000), 1..200),
+        probes in prop::collection::vec(clustered_v4(), 100),
+    ) {
+        let mut table = Lpm::<u32>::new();
+        let mut model = PrefixMap::<Ipv4Net, u32>::new();
+        for (key, len, action, value) in ops {
+            let net = Ipv4Net::new(key.into(), len).unwrap().trunc();
+            if action > 0 {
+                prop_assert_eq!(table.insert(key, len, value), model.insert(net, value));
+            } else {
+                prop_assert_eq!(table.remove(key, len), model.remove(&net));
+            }
+        }
+        for probe in probes {
+            let expected = model.get_lpm(&Ipv4Net::new(probe.into(), 32).unwrap());
+            prop_assert_eq!(table.lookup(probe), expected.map_or(0, |(_, &v)| v));
+        }
+    }
+}

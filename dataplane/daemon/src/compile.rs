@@ -263,6 +263,7 @@ fn entry(port: &AttachedPort) -> PortEntry {
         addresses6: addresses().filter_map(as_v6).collect(),
         mtu: port.spec.mtu,
         tcp_mtu: LOCAL_MTU.min(port.spec.mtu),
+        worker: port.homes.first().map_or(0, |home| home.worker),
         tx_checksum: port.record.queues.iter().all(|queue| queue.tx_metadata),
         gso: port.record.packet_socket && port.spec.kind != ApiPortKind::Uplink,
     }

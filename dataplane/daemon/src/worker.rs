@@ -34,6 +34,10 @@ const ROUNDS_PER_LOOK: u32 = 8;
 /// Rounds between two publications of the counters while busy.
 const ROUNDS_PER_PUBLISH: u32 = 64;
 
+/// Batches of handed over packets in one round, so that own queues are not left waiting: what fits between
+/// two workers.
+const HANDOFF_BATCHES_MAX: usize = 4;
+
 /// How often held fragments are looked through for their timeout.
 const EXPIRE_NS: u64 = 100_000_000;
 
@@ -192,9 +196,7 @@ impl Worker {
         for index in 0..self.active.len() {
             frames += self.serve(self.active[index], now_ns);
         }
-        frames += self
-            .egress
-            .take_handoffs(self.pipeline.counters_mut(), now_ns);
+        frames += self.take_handoffs(now_ns);
         self.egress.kick(self.pipeline.counters_mut());
         if now_ns >= self.expire_at_ns && self.pipeline.has_timers() {
             self.expire_at_ns = now_ns + EXPIRE_NS;
@@ -266,6 +268,43 @@ impl Worker {
             self.report();
         }
         taken
+    }
+
+    /// Goes on with what other workers handed over; returns the frames of it.
+    fn take_handoffs(&mut self, now_ns: u64) -> u64 {
+        let mut frames = 0;
+        for _ in 0..HANDOFF_BATCHES_MAX {
+            let counters = self.pipeline.counters_mut();
+            frames += self.egress.take_handoffs(&mut self.batch, counters, now_ns);
+            if self.batch.packets.is_empty() {
+                break;
+            }
+            self.resume(now_ns);
+        }
+        frames
+    }
+
+    fn resume(&mut self, now_ns: u64) {
+        let Egress {
+            umem, pool, taps, ..
+        } = &mut self.egress;
+        for tap in &mut *taps {
+            tap.remember(&self.batch, umem, now_ns);
+        }
+        let snapshot = self.tables.refresh();
+        let mut env = Env {
+            tables: &snapshot.tables,
+            umem,
+            pool,
+            now_ns,
+        };
+        self.pipeline.resume(&mut self.batch, &mut env);
+        for tap in &mut *taps {
+            tap.record_received(&self.batch);
+        }
+        let counters = self.pipeline.counters_mut();
+        self.egress
+            .dispatch(&mut self.batch, snapshot, counters, now_ns);
     }
 
     fn expire(&mut self, now_ns: u64) {

@@ -87,6 +87,8 @@ impl Workers {
                 pool,
                 pipeline: Pipeline::new(PipelineConfig {
                     hash_seed: seed(),
+                    worker: id as u16,
+                    workers: cores.len() as u16,
                     ..PipelineConfig::default()
                 }),
                 tables: publisher.subscribe(),

@@ -46,8 +46,8 @@ pub(super) struct Cold {
     pub(super) next: u32,
     /// [`Tick`] of the first packet.
     pub(super) created: u32,
-    /// Rule of the policy that allowed the connection. Reserved: written by no stage yet.
-    pub(super) policy_rule: u32,
+    /// Version of the policies that allowed the connection; 0 while none did.
+    pub(super) policy_epoch: u32,
     /// Backend chosen for a service's connection. Reserved: written by no stage yet.
     pub(super) backend: u32,
     /// MSS each side announced in its SYN, by the direction of the SYN; 0 while not seen.

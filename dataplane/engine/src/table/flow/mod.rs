@@ -277,6 +277,31 @@ impl FlowTable {
         }
     }
 
+    /// Whether the connection was allowed by this version of the policies. Tables of version `epoch` say
+    /// so too, under which only what is allowed has a [decision](Self::decision).
+    #[inline]
+    pub fn is_allowed(&self, flow: FlowRef, epoch: u32, policy_epoch: u32) -> bool {
+        self.resolve(flow).is_some_and(|number| {
+            self.memory.hot(number).epoch == epoch
+                || self.memory.cold(number).policy_epoch == policy_epoch
+        })
+    }
+
+    /// Remembers the version of the policies that allowed the connection.
+    pub fn allow(&mut self, flow: FlowRef, policy_epoch: u32) {
+        if let Some(number) = self.resolve(flow) {
+            self.memory.cold_mut(number).policy_epoch = policy_epoch;
+        }
+    }
+
+    /// What names the packets of the direction in which the connection began, and whether that direction is
+    /// a guess.
+    pub fn original(&self, flow: FlowRef) -> Option<(FlowKey, bool)> {
+        let number = self.resolve(flow)?;
+        let picked_up = self.memory.hot(number).has(Flags::PICKED_UP);
+        Some((self.keys(number).0, picked_up))
+    }
+
     /// Remembers what a SYN announced: the MSS its sender takes, and its window scale. Only while the
     /// connection is being opened: a forged SYN later changes nothing.
     pub fn learn(

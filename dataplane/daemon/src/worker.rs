@@ -11,7 +11,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, Sender};
-use weft_engine::{BATCH_MAX, Batch, Env, Packet, Pipeline, PmtuReport, PortId, PortKind, Verdict};
+use weft_engine::table::flow::Tick;
+use weft_engine::{
+    BATCH_MAX, Batch, Env, FlowInfo, Packet, Pipeline, PmtuReport, PolicyCounters, PortId,
+    PortKind, RuleId, Verdict,
+};
 use weft_snapshot::{SharedCounters, Subscriber};
 use weft_xsk::{FramePool, Umem};
 
@@ -58,10 +62,24 @@ pub enum Command {
     Forget(PortId, Box<FramePool>, Sender<Box<FramePool>>),
     /// Copy packets to a tap.
     Tap(Box<Tap>),
+    /// Copy the counters of policy rules into the memory that comes with it, and send it back.
+    PolicyCounters(Box<PolicyCounters>, Sender<Box<PolicyCounters>>),
+    /// Begin anew to count these rules: their numbers went to others.
+    ForgetRules(Box<[RuleId]>, Sender<Box<[RuleId]>>),
+    /// Show some connections.
+    Flows(FlowScan, Sender<FlowScan>),
     /// Say where this worker's frames are, and read the kernel's counters.
     Account(Sender<Account>),
     /// End the thread.
     Stop,
+}
+
+/// Part of a look through a worker's connections: between two rounds it reads no more than there is room for.
+pub struct FlowScan {
+    /// Where to go on; `None` behind the last.
+    pub from: Option<u32>,
+    /// What was found, in memory of the asker: as many places are read as it has capacity for.
+    pub found: Vec<FlowInfo>,
 }
 
 /// Where one worker's frames are, taken between two rounds.
@@ -389,6 +407,18 @@ impl Worker {
                 let _ = done.send(frames);
             }
             Command::Tap(tap) => self.egress.taps.push(*tap),
+            Command::PolicyCounters(mut counters, answer) => {
+                counters.copy_from(self.pipeline.policy_counters());
+                let _ = answer.send(counters);
+            }
+            Command::ForgetRules(rules, answer) => {
+                let counters = self.pipeline.policy_counters_mut();
+                rules.iter().for_each(|rule| counters.forget(*rule));
+                let _ = answer.send(rules);
+            }
+            Command::Flows(scan, answer) => {
+                let _ = answer.send(self.scan(scan));
+            }
             Command::Account(answer) => {
                 let _ = answer.send(self.account());
             }
@@ -398,6 +428,16 @@ impl Worker {
         self.tables.refresh();
         self.publish();
         Ok(())
+    }
+
+    fn scan(&self, mut scan: FlowScan) -> FlowScan {
+        let room = scan.found.capacity();
+        scan.found.clear();
+        let (now, flows) = (Tick::of_ns(self.now_ns()), self.pipeline.flows());
+        scan.from = scan
+            .from
+            .and_then(|from| flows.scan(from, room, now, |flow| scan.found.push(flow)));
+        scan
     }
 
     fn attach(&mut self, slot: u16, mut queue: Box<Queue>) -> std::io::Result<()> {

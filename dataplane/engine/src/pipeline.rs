@@ -39,6 +39,12 @@ pub const FLOWS_DEFAULT: u32 = 65_536;
 /// meanwhile.
 const EXPIRED_MAX: usize = 256;
 
+/// How long after it began with an empty flow table a pipeline takes a TCP packet of no known connection for a reply:
+/// see the policy stage. As long as most keepalives take to come, after which whoever is still there was heard. Too
+/// short and connections are cut whose server speaks first; longer and a pod that ignores resets may longer go on with
+/// a connection that a policy revoked.
+const PICK_UP_NS: u64 = 600_000_000_000;
+
 impl Default for PipelineConfig {
     /// A fixed seed, for tests and benches.
     fn default() -> Self {
@@ -73,6 +79,8 @@ pub struct Pipeline {
     ip_id: u16,
     scratch: Vec<Packet>,
     policy: PolicyCounters,
+    /// Until when connections may be picked up from their reply; set by the first packets.
+    pick_up_until_ns: Option<u64>,
     worker: u16,
     workers: u16,
 }
@@ -91,6 +99,7 @@ pub(crate) struct Context<'a> {
     pub(crate) pmtu: &'a mut PmtuReports,
     pub(crate) ip_id: &'a mut u16,
     pub(crate) policy: &'a mut PolicyCounters,
+    pub(crate) picks_up: bool,
     pub(crate) worker: u16,
     pub(crate) workers: u16,
     born: &'a mut Vec<Packet>,
@@ -142,6 +151,7 @@ impl Pipeline {
             ip_id: config.hash_seed as u16,
             scratch: Vec::with_capacity(BORN_MAX),
             policy: PolicyCounters::new(),
+            pick_up_until_ns: None,
             worker: config.worker,
             workers: config.workers,
         }
@@ -176,6 +186,9 @@ impl Pipeline {
             self.counters.conclude(&batch.packets, None);
             return;
         };
+        let pick_up_until_ns = *self
+            .pick_up_until_ns
+            .get_or_insert(env.now_ns.saturating_add(PICK_UP_NS));
         let mut context = Context {
             tables: env.tables,
             node,
@@ -189,6 +202,7 @@ impl Pipeline {
             pmtu: &mut self.pmtu,
             ip_id: &mut self.ip_id,
             policy: &mut self.policy,
+            picks_up: env.now_ns < pick_up_until_ns,
             worker: self.worker,
             workers: self.workers,
             born: &mut batch.born,

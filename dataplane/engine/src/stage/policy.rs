@@ -1,6 +1,6 @@
 //! What:   whether a connection may be: the sender's egress policy where it is a pod of this node, then the
 //!         receiver's ingress policy where that one is. Decided once, by the packet that begins the connection,
-//!         and again when a policy changed: then by the connection's original direction, whichever packet comes.
+//!         and again when a policy changed: then by the direction that opened the connection, whichever packet comes.
 //! Reads:  `headers`, `track`, `rx_kind`, policies, FIB, node addresses, the connection's entry.
 //! Writes: `track` of what it lets begin; the version of the policies into the connection's entry; the rules'
 //!         counters. Bears resets for both ends of a TCP connection that is no longer allowed.
@@ -9,12 +9,13 @@
 //! Order:  behind conntrack, so that replies and ICMP errors of allowed connections pass; connections begin here,
 //!         so that what is denied takes no room. In front of fragment, since later fragments have no ports.
 //!
-//! **Connections picked up.** After a restart that lost the flow table, a TCP packet may come from the side that
-//! was connected to. Its own direction may be denied though the connection is allowed, so a packet without SYN also
-//! passes when its reverse is allowed. That opens nothing: a host answers a segment of no connection with RST (RFC
-//! 9293 section 3.10.7.1 and 3.10.7.2), and only a SYN begins one. A SYN is always decided in its own direction, also
-//! where such a packet left an entry (`tcp.rs` begins the connection anew). What reaches its peer this way is the
-//! lone segment, and only of hosts that the peer may connect to.
+//! **Connections picked up.** When the flow table was lost, a TCP packet may come first from the side that was
+//! connected to. Its own direction may be denied though the connection is allowed. So for some minutes after an empty
+//! start a packet without SYN also passes when its reverse is allowed, and the connection is remembered as opened
+//! that way. It opens nothing: a host answers a segment of no connection with RST (RFC 9293 sections 3.10.7.1 and
+//! 3.10.7.2), and only a SYN begins one. A SYN is always decided in its own direction, also where such a packet left an
+//! entry (`tcp.rs` begins the connection anew). It must end some time, though: a pod that ignores our reset would
+//! otherwise go on with a revoked connection as if its packets were replies.
 
 use weft_wire::{Protocol, TcpFlags};
 
@@ -24,7 +25,7 @@ use crate::packet::{Headers, Network, Packet, PortKind};
 use crate::pipeline::Context;
 use crate::reset;
 use crate::stage::conntrack;
-use crate::table::flow::{Direction, FlowKey, FlowRef, Tick};
+use crate::table::flow::{FlowKey, FlowRef, Tick};
 use crate::table::policy::{RuleId, Traffic};
 use crate::tables::{Connection, Judgement};
 
@@ -58,8 +59,9 @@ fn decide_new(packet: &mut Packet, now: Tick, context: &mut Context<'_>) -> Resu
     }
     let connection = connection(packet, context);
     let judgement = context.tables.judge(&connection);
-    if let Some((reason, rule)) = judgement.refusal()
-        && !(may_be_reply(&headers) && is_allowed_back(&headers, context))
+    let refusal = judgement.refusal();
+    if let Some((reason, rule)) = refusal
+        && !(may_be_reply(&headers, context) && is_allowed_back(&headers, context))
     {
         context.policy.denied(rule);
         return Err(reason);
@@ -67,7 +69,10 @@ fn decide_new(packet: &mut Packet, now: Tick, context: &mut Context<'_>) -> Resu
     conntrack::begin(packet, now, context)?;
     if let Some(flow) = packet.track.flow {
         context.flows.allow(flow, context.tables.policy().epoch());
-        count_allowed(&judgement, context);
+        match refusal {
+            None => count_allowed(&judgement, context),
+            Some(_) => context.flows.reverse(flow),
+        }
     }
     Ok(())
 }
@@ -82,11 +87,11 @@ fn connection(packet: &Packet, context: &Context<'_>) -> Connection {
     }
 }
 
-/// Whether it cannot open a connection; see the module's text.
-fn may_be_reply(headers: &Headers) -> bool {
+/// Whether it cannot open a connection, and those it may be part of are not all known; see the module's text.
+fn may_be_reply(headers: &Headers, context: &Context<'_>) -> bool {
     let opens =
         headers.tcp_flags.intersects(TcpFlags::SYN) && !headers.tcp_flags.intersects(TcpFlags::ACK);
-    headers.protocol == Protocol::TCP && !opens
+    context.picks_up && headers.protocol == Protocol::TCP && !opens
 }
 
 /// Whether the receiver may connect to the sender.
@@ -114,15 +119,12 @@ fn decide_again(
     now: Tick,
     context: &mut Context<'_>,
 ) -> Result<(), DropReason> {
-    let Some((key, picked_up)) = context.flows.original(flow) else {
+    let Some(key) = context.flows.opening(flow) else {
         // It ended earlier in this batch.
         packet.track.flow = None;
         return decide_new(packet, now, context);
     };
-    let refusal = refusal(&key, packet, context).filter(|_| {
-        let guessed = picked_up && Protocol(key.protocol) == Protocol::TCP;
-        !guessed || refusal(&key.mirrored(), packet, context).is_some()
-    });
+    let refusal = refusal(&key, packet, context);
     let Some((_, rule)) = refusal else {
         context.flows.allow(flow, context.tables.policy().epoch());
         return Ok(());
@@ -133,19 +135,16 @@ fn decide_again(
     Err(DropReason::PolicyRevoked)
 }
 
-/// Why a connection with this key may not be. Whoever has a node's address as source came from its stack: the
-/// source stage lets nobody else.
+/// Why a connection opened by packets with this key may not be. The packet at hand may be another one, but whatever
+/// has a node's address as source came from its stack: the source stage lets nobody else.
 fn refusal(key: &FlowKey, packet: &Packet, context: &Context<'_>) -> Option<(DropReason, RuleId)> {
-    let protocol = Protocol(key.protocol);
     let source = key.tuple.source();
-    let foreign = packet.track.direction == Direction::Original
-        && packet.headers.source == source
-        && packet.rx_kind != PortKind::Node;
+    let came_elsewhere = packet.headers.source == source && packet.rx_kind != PortKind::Node;
     let connection = Connection {
         source,
         destination: key.tuple.destination(),
-        traffic: Traffic::new(protocol, key.tuple.ports().1),
-        from_node: !foreign && context.node.owns(source),
+        traffic: Traffic::new(Protocol(key.protocol), key.tuple.ports().1),
+        from_node: !came_elsewhere && context.node.owns(source),
     };
     context.tables.judge(&connection).refusal()
 }

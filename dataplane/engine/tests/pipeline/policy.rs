@@ -21,6 +21,9 @@ const NAMES_FOUR: u32 = 3;
 const ALLOWS: RuleId = RuleId(5);
 const DENIES: RuleId = RuleId(6);
 
+/// After this a packet of no known connection is no reply any more.
+const PICKED_UP_FOR_NS: u64 = 600_000_000_000;
+
 /// Addresses of A, B and a pod of remote four.
 const FAMILIES: [[&str; 3]; 2] = [
     ["10.1.1.10", "10.1.1.11", "10.1.2.5"],
@@ -361,6 +364,7 @@ fn a_connection_that_may_no_longer_be_is_reset_at_both_ends() {
             assert_eq!(ran.born.len(), 2);
             assert!(flows(&bed).is_empty());
             assert_eq!(counted(&bed, DENIES), (0, 1));
+            bed.now_ns += PICKED_UP_FOR_NS;
             let late = bed.one(A, &segment(a, b, false, (1008, 5001)));
             assert_eq!(dropped(&late), DropReason::PolicyIngress, "once is enough");
         }
@@ -441,6 +445,38 @@ fn a_connection_begun_before_we_looked_goes_on_whoever_speaks_first() {
         let ran = bed.run(&[(B, segment(b, a, true, (5001, 1001)).build())]);
         assert_eq!(dropped(&ran.packets[0]), DropReason::PolicyRevoked);
     }
+}
+
+#[test]
+fn a_connection_picked_up_from_its_reply_ends_with_the_policy_that_allowed_it() {
+    let [a, b, _] = FAMILIES[0];
+    let mut bed = one_way();
+    sent(&bed.one(B, &segment(b, a, true, (5001, 1001))), A);
+    // The direction of the packet that was seen first is allowed now, that of the connection is not.
+    change(&mut bed, |policy| {
+        policy.set_rules(OF_A, vec![], vec![]);
+        policy.set_rules(OF_B, vec![deny_rest()], vec![]);
+    });
+    let ran = bed.run(&[(A, segment(a, b, false, (1001, 5001)).build())]);
+    assert_eq!(dropped(&ran.packets[0]), DropReason::PolicyRevoked);
+}
+
+#[test]
+fn when_all_connections_were_heard_nothing_is_taken_for_a_reply() {
+    let [a, b, _] = FAMILIES[0];
+    let mut bed = one_way();
+    sent(&bed.one(B, &segment(b, a, true, (5001, 1001))), A);
+    bed.now_ns += PICKED_UP_FOR_NS;
+    let other = packet(b, a).tcp(80, 4001).flags(TcpFlags::ACK);
+    assert_eq!(dropped(&bed.one(B, &other)), DropReason::PolicyEgress);
+    let known = packet(b, a).tcp(80, 4000).flags(TcpFlags::ACK);
+    assert_eq!(
+        dropped(&bed.one(B, &known)),
+        DropReason::PolicyEgress,
+        "silent too long"
+    );
+    sent(&bed.one(A, &segment(a, b, false, (1001, 5001))), B);
+    sent(&bed.one(B, &known), A);
 }
 
 #[test]

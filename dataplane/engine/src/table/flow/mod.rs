@@ -239,6 +239,32 @@ impl FlowTable {
         })
     }
 
+    /// Shows some connections to `visit`, for people: those in at most `most` places from `from` on, 0 for the
+    /// first. Returns where to go on; `None` behind the last. Connections may come and go in between.
+    pub fn scan(
+        &self,
+        from: u32,
+        most: usize,
+        now: Tick,
+        mut visit: impl FnMut(FlowInfo),
+    ) -> Option<u32> {
+        let first_of_v6 = self.memory.flows();
+        let [used_v4, used_v6] = self.memory.header().used;
+        let mut at = from;
+        for _ in 0..most {
+            if (used_v4..first_of_v6).contains(&at) {
+                at = first_of_v6;
+            }
+            if at >= first_of_v6 + used_v6 {
+                return None;
+            }
+            let flow = self.memory.number(at).and_then(|it| self.info(it, now));
+            flow.into_iter().for_each(&mut visit);
+            at += 1;
+        }
+        Some(at)
+    }
+
     /// The connections that `filter` takes.
     pub fn list(&self, filter: FlowFilter, now: Tick) -> impl Iterator<Item = FlowInfo> + '_ {
         self.iter(now).filter(move |flow| filter.takes(flow))
@@ -294,12 +320,22 @@ impl FlowTable {
         }
     }
 
-    /// What names the packets of the direction in which the connection began, and whether that direction is
-    /// a guess.
-    pub fn original(&self, flow: FlowRef) -> Option<(FlowKey, bool)> {
+    /// Remembers that the connection was opened against the direction of its first packet here.
+    pub fn reverse(&mut self, flow: FlowRef) {
+        if let Some(number) = self.resolve(flow) {
+            self.memory.hot_mut(number).flags |= Flags::REVERSED;
+        }
+    }
+
+    /// What names the packets of the direction in which the connection was opened.
+    pub fn opening(&self, flow: FlowRef) -> Option<FlowKey> {
         let number = self.resolve(flow)?;
-        let picked_up = self.memory.hot(number).has(Flags::PICKED_UP);
-        Some((self.keys(number).0, picked_up))
+        let (original, reply) = self.keys(number);
+        Some(if self.memory.hot(number).has(Flags::REVERSED) {
+            reply
+        } else {
+            original
+        })
     }
 
     /// Remembers what a SYN announced: the MSS its sender takes, and its window scale. Only while the
@@ -396,6 +432,7 @@ impl FlowTable {
             state: hot.state(),
             replied: hot.has(Flags::REPLIED),
             picked_up: hot.has(Flags::PICKED_UP),
+            reversed: hot.has(Flags::REVERSED),
             reset: hot.has(Flags::RESET),
             packets: hot.packets.map(|it| it.get()),
             bytes: hot.bytes.map(|it| it.get()),

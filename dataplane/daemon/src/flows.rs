@@ -1,0 +1,94 @@
+//! The workers' connections, for people.
+
+use std::net::IpAddr;
+use std::ops::ControlFlow;
+
+use weft_api::envelope::{ApiError, ErrorKind};
+use weft_api::flow::{FLOWS_SHOWN, FlowList, FlowQuery, FlowStatus};
+use weft_engine::table::flow::State;
+use weft_engine::{FlowFilter, FlowInfo, Traffic};
+use weft_wire::Protocol;
+
+use crate::control::Control;
+use crate::policy::{self, View};
+
+/// The connections that are asked for. Workers show theirs a few at a time, between two bursts.
+///
+/// # Errors
+/// NotFound for an unknown pod, BadRequest for an unknown state, Failed when a worker does not answer.
+pub fn list(control: &Control, query: &FlowQuery) -> Result<FlowList, ApiError> {
+    let filter = FlowFilter {
+        address: query.address,
+        port: query.port,
+        protocol: query.protocol,
+        state: query.state.as_deref().map(state).transpose()?,
+    };
+    let pod = query.pod.as_deref();
+    let of_pod = pod.map(|pod| policy::addresses(control, pod)).transpose()?;
+    let limit = query.limit.unwrap_or(FLOWS_SHOWN) as usize;
+    let view = View::of(control);
+    let mut list = FlowList::default();
+    control.workers.flows(|worker, flow| {
+        let of_pod = of_pod.as_deref().is_none_or(|it| touches(flow, it));
+        if !of_pod || !filter.takes(flow) {
+            return ControlFlow::Continue(());
+        }
+        if list.flows.len() >= limit {
+            list.truncated = true;
+            return ControlFlow::Break(());
+        }
+        list.flows.push(status(worker, flow, &view));
+        ControlFlow::Continue(())
+    })?;
+    Ok(list)
+}
+
+fn state(name: &str) -> Result<State, ApiError> {
+    let mut states = State::ALL.iter().filter(|it| **it != State::Free);
+    states.find(|it| it.name() == name).copied().ok_or_else(|| {
+        let known = State::ALL.iter().filter(|it| **it != State::Free);
+        let known: Vec<&str> = known.map(|it| it.name()).collect();
+        let message = format!(
+            "no connection is ever {name}; states are {}",
+            known.join(", ")
+        );
+        ApiError::new(ErrorKind::BadRequest, message)
+    })
+}
+
+fn touches(flow: &FlowInfo, addresses: &[IpAddr]) -> bool {
+    [flow.original.tuple, flow.reply.tuple]
+        .iter()
+        .any(|tuple| addresses.contains(&tuple.source()))
+}
+
+fn status(worker: u16, flow: &FlowInfo, view: &View<'_>) -> FlowStatus {
+    let opening = if flow.reversed {
+        flow.reply
+    } else {
+        flow.original
+    };
+    let (tuple, protocol) = (opening.tuple, Protocol(opening.protocol));
+    let (source_port, destination_port) = tuple.ports();
+    let (source, destination) = (tuple.source(), tuple.destination());
+    let traffic = Traffic::new(protocol, destination_port);
+    let (egress, ingress) = view.sides(source, destination, traffic);
+    let turned = |[a, b]: [u64; 2]| if flow.reversed { [b, a] } else { [a, b] };
+    FlowStatus {
+        worker,
+        protocol: protocol.0,
+        source: view.party(source),
+        destination: view.party(destination),
+        source_port,
+        destination_port,
+        state: flow.state.name().to_owned(),
+        replied: flow.replied,
+        picked_up: flow.picked_up,
+        packets: turned(flow.packets),
+        bytes: turned(flow.bytes),
+        age_ms: flow.age_ns / 1_000_000,
+        idle_ms: flow.idle_ns / 1_000_000,
+        egress,
+        ingress,
+    }
+}

@@ -4,6 +4,8 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::explain::PolicyQuestion;
+use crate::flow::FlowQuery;
 use crate::identity::{PodRef, PortName};
 use crate::mac::MacAddr;
 use crate::object::{Key, Object};
@@ -54,6 +56,13 @@ pub enum Op {
     PortList,
     /// The whole state for people and tests: answers [`Status`].
     Status,
+    /// The policies of this node's pods, with counters: answers [`crate::explain::PolicyList`].
+    PolicyList,
+    /// Whether a connection may be, and who says so: answers
+    /// [`crate::explain::PolicyExplained`].
+    PolicyExplain(PolicyQuestion),
+    /// The tracked connections: answers [`crate::flow::FlowList`].
+    FlowList(FlowQuery),
     /// Streams packets: answers [`CaptureStarted`], then the socket carries a pcapng file until the
     /// client closes it or the limit is reached.
     Capture(CaptureSpec),
@@ -201,6 +210,9 @@ pub struct Status {
     /// Tracked connections: how many there are, and what became of others.
     #[serde(default)]
     pub flows: Vec<Counter>,
+    /// Policies: how many rules, endpoints, identities and addresses there are, and packets denied.
+    #[serde(default)]
+    pub policy: Vec<Counter>,
     /// Ports.
     pub ports: Vec<PortStatus>,
     /// Remote nodes.

@@ -15,6 +15,8 @@ pub mod agent;
 pub mod client;
 pub mod dataplane;
 pub mod envelope;
+pub mod explain;
+pub mod flow;
 pub mod frame;
 pub mod fuzz;
 pub mod identity;

@@ -20,6 +20,12 @@ use weft_engine::{
 
 use crate::ports::{AttachedPort, Ports};
 
+use policy::PolicyObjects;
+
+pub mod policy;
+
+pub use policy::Policies;
+
 /// Inner MTU of a remote whose path is not known yet; it is unreachable anyway.
 const UNKNOWN_INNER_MTU: u32 = 1_280;
 
@@ -59,6 +65,9 @@ pub fn check(object: &Object) -> Result<(), ApiError> {
             "node {}: its tunnel endpoint {} is not one of its addresses",
             node.name, node.vtep
         )),
+        Object::Identity(identity) => policy::check_identity(identity).or_else(&wrong),
+        Object::PolicyAddress(address) => policy::check_address(address).or_else(&wrong),
+        Object::EndpointPolicy(policy) => policy::check_endpoint(policy).or_else(&wrong),
         _ => Ok(()),
     }
 }
@@ -72,6 +81,7 @@ pub struct Compiler {
     remotes: BTreeMap<String, (RemoteId, Remote)>,
     ranges: BTreeSet<(IpNet, bool)>,
     learned: BTreeMap<IpAddr, (u32, Instant)>,
+    policy: Policies,
 }
 
 impl Compiler {
@@ -102,7 +112,18 @@ impl Compiler {
         self.set_node(sorted.node.and_then(|node| node_table(node, ports)));
         self.set_ranges(&sorted.ranges);
         self.set_remotes(&sorted, ports);
+        self.policy.apply(&sorted.policy, self.builder.policy());
         self.builder.build()
+    }
+
+    /// The policies as they are in the tables.
+    pub fn policies(&self) -> &Policies {
+        &self.policy
+    }
+
+    /// See [`Policies::take_renamed`].
+    pub fn take_renamed_rules(&mut self) -> Vec<weft_engine::RuleId> {
+        self.policy.take_renamed()
     }
 
     /// A remote node as it is in the tables.
@@ -204,6 +225,7 @@ struct Sorted<'a> {
     remotes: BTreeMap<&'a str, &'a RemoteNode>,
     paths: BTreeMap<IpAddr, &'a UnderlayPath>,
     ranges: BTreeSet<(IpNet, bool)>,
+    policy: PolicyObjects<'a>,
 }
 
 impl<'a> Sorted<'a> {
@@ -223,7 +245,9 @@ impl<'a> Sorted<'a> {
                         .ranges
                         .insert((range.prefix, range.purpose == RangePurpose::Services));
                 }
-                Object::Identity(_) | Object::PolicyAddress(_) | Object::EndpointPolicy(_) => {}
+                Object::Identity(identity) => sorted.policy.identities.push(identity),
+                Object::PolicyAddress(address) => sorted.policy.addresses.push(address),
+                Object::EndpointPolicy(policy) => sorted.policy.endpoints.push(policy),
             }
         }
         sorted
@@ -263,6 +287,7 @@ fn entry(port: &AttachedPort) -> PortEntry {
         addresses6: addresses().filter_map(as_v6).collect(),
         mtu: port.spec.mtu,
         tcp_mtu: LOCAL_MTU.min(port.spec.mtu),
+        worker: port.homes.first().map_or(0, |home| home.worker),
         tx_checksum: port.record.queues.iter().all(|queue| queue.tx_metadata),
         gso: port.record.packet_socket && port.spec.kind != ApiPortKind::Uplink,
     }

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use clap::Parser;
 use serde::Deserialize;
+use weft_engine::FLOWS_DEFAULT;
+use weft_engine::table::flow::FLOWS_MAX;
 
 /// The switching process of weft: takes the AF_XDP sockets from weft-keeper and forwards packets
 /// between pods, the node and the other nodes.
@@ -41,7 +43,7 @@ Examples:
 
 tuning.json, with the defaults:
   {\"spin_us\": 5, \"nap_us\": 100, \"lend_idle\": 32, \"lend_active\": 1024,
-   \"zero_copy\": true, \"priority\": 1}
+   \"zero_copy\": true, \"priority\": 1, \"flows\": 65536}
 
   spin_us      after the last packet, look again without pause for so long, then sleep until the
                kernel wakes us
@@ -50,6 +52,7 @@ tuning.json, with the defaults:
   lend_active  frames lent to a busy port
   zero_copy    ask for zero-copy where the uplink's driver offers it
   priority     real-time priority (SCHED_FIFO) of the workers, 0 for none
+  flows        connections each worker remembers; another number starts with an empty table
 
 Inspect it with: weft --run-dir DIR status";
 
@@ -73,6 +76,9 @@ pub struct Tuning {
     /// Real-time priority of the workers; 0: the scheduler treats them like any process. A pinned
     /// worker that competes with hundreds of starting programs otherwise loses most packets.
     pub priority: u8,
+    /// Connections each worker remembers, 128 bytes (IPv4) or 176 (IPv6) for each that is there. Too few and
+    /// new connections displace unanswered ones early, and are refused when all are established.
+    pub flows: u32,
 }
 
 impl Default for Tuning {
@@ -84,6 +90,7 @@ impl Default for Tuning {
             lend_active: 1_024,
             zero_copy: true,
             priority: 1,
+            flows: FLOWS_DEFAULT,
         }
     }
 }
@@ -135,6 +142,12 @@ impl Tuning {
             "lend_active is {} and must be 18 to 2048",
             self.lend_active
         );
+        let flows = 1_024..=FLOWS_MAX;
+        anyhow::ensure!(
+            flows.contains(&self.flows),
+            "flows is {} and must be 1024 to {FLOWS_MAX}",
+            self.flows
+        );
         Ok(())
     }
 }
@@ -157,6 +170,7 @@ mod tests {
         for (text, word) in [
             ("{\"spin\": 5}", "spin"),
             ("{\"lend_idle\": 1}", "lend_idle"),
+            ("{\"flows\": 1000}", "flows"),
             ("{", "line 1"),
         ] {
             let error = format!("{:#}", load(text).unwrap_err());

@@ -123,6 +123,12 @@ impl Control {
     /// Builds the tables from what is known now and hands them to the workers.
     pub fn publish(&mut self) {
         let tables = self.compiler.tables(self.objects.objects(), &self.ports);
+        let renamed = self.compiler.take_renamed_rules();
+        if !renamed.is_empty()
+            && let Err(error) = self.workers.forget_rules(&renamed)
+        {
+            tracing::warn!(%error, "counters of policy rules begin with those of earlier rules");
+        }
         let snapshot = Snapshot::new(tables, &self.ports.homes(), self.workers.len() as u16);
         self.publisher.publish(snapshot);
         self.workers.ring_all();

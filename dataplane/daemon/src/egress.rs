@@ -3,11 +3,13 @@
 
 use std::sync::Arc;
 
-use weft_engine::{Batch, Checksum, Counters, DropReason, Packet, PortId, PortKind, Verdict};
-use weft_xsk::{FrameChain, FramePool, Gso, Kick, Umem};
+use weft_engine::{
+    BATCH_FRAMES_MAX, Batch, Checksum, Counters, DropReason, Packet, PortId, PortKind, Verdict,
+};
+use weft_xsk::{CHAIN_MAX, FrameChain, FramePool, Gso, Kick, Umem};
 
 use crate::burst::Burst;
-use crate::handoff::{Handoff, Handoffs};
+use crate::handoff::{Handoff, Handoffs, Next};
 use crate::queue::Queue;
 use crate::snapshot::Snapshot;
 use crate::tap::Tap;
@@ -76,6 +78,12 @@ impl Egress {
         batch.for_each_in_order(|packet| match packet.verdict {
             Verdict::Tx(port) => self.send(snapshot, port, packet, counters, now_ns),
             Verdict::Drop(_) => self.pool.free_chain(&mut packet.frames),
+            Verdict::HandOver(worker) => {
+                if self.hand_over(worker, packet, Next::Resume).is_err() {
+                    counters.dropped_at_handover();
+                    self.pool.free_chain(&mut packet.frames);
+                }
+            }
             Verdict::Consumed | Verdict::Merged => debug_assert!(
                 packet.frames.is_empty(),
                 "a consumed packet keeps no frames"
@@ -93,13 +101,12 @@ impl Egress {
         counters: &mut Counters,
         now_ns: u64,
     ) {
-        let sending = Sending::of(packet);
-        let frames = &mut packet.frames;
         let sent = match snapshot.egress(self.id, port) {
             Some(egress) if egress.worker == self.id => {
-                self.transmit(egress.slot, frames, sending, now_ns)
+                let sending = Sending::of(packet);
+                self.transmit(egress.slot, &mut packet.frames, sending, now_ns)
             }
-            Some(egress) => self.hand_over(egress, frames, sending),
+            Some(egress) => self.hand_over(egress.worker, packet, Next::Send(egress.slot)),
             None => Err(DropReason::PortGone),
         };
         if let Err(reason) = sent {
@@ -109,25 +116,24 @@ impl Egress {
         }
     }
 
-    /// Gives a packet to the worker that owns the queue. Without it the frames are left to the caller.
+    /// Gives a packet to another worker. When that has no room the packet stays with the caller.
     fn hand_over(
         &mut self,
-        egress: crate::snapshot::Egress,
-        frames: &mut FrameChain,
-        sending: Sending,
+        worker: u16,
+        packet: &mut Packet,
+        next: Next,
     ) -> Result<(), DropReason> {
         let handoff = Handoff {
-            slot: egress.slot,
-            frames: std::mem::take(frames),
-            sending,
+            packet: std::mem::take(packet),
+            next,
         };
-        match self.handoffs.send(egress.worker, handoff) {
+        match self.handoffs.send(worker, handoff) {
             Ok(()) => {
                 self.counters.handoffs += 1;
                 Ok(())
             }
             Err(back) => {
-                *frames = back.frames;
+                *packet = back.packet;
                 Err(DropReason::TxOther)
             }
         }
@@ -200,25 +206,47 @@ impl Egress {
         }
     }
 
-    /// Sends what other workers handed over, and returns the frames of it.
-    pub fn take_handoffs(&mut self, counters: &mut Counters, now_ns: u64) -> u64 {
-        let mut taken = 0;
-        while let Some(mut handoff) = self.handoffs.receive() {
-            let Handoff {
-                slot,
-                frames,
-                sending,
-            } = &mut handoff;
-            taken += frames.len() as u64;
-            if let Err(reason) = self.transmit(*slot, frames, *sending, now_ns) {
-                let host = self
-                    .queue(*slot)
-                    .is_some_and(|queue| queue.kind == PortKind::Node);
-                counters.dropped_late(host, reason);
-                self.pool.free_chain(frames);
+    /// Sends what other workers handed over to be sent, until there is no more or `batch` is full of what
+    /// they handed over to be resumed. Returns the frames of all of it.
+    pub fn take_handoffs(
+        &mut self,
+        batch: &mut Batch,
+        counters: &mut Counters,
+        now_ns: u64,
+    ) -> u64 {
+        let (mut taken, mut gathered) = (0, 0);
+        while !batch.packets.is_full()
+            && gathered + CHAIN_MAX <= BATCH_FRAMES_MAX
+            && let Some(Handoff { mut packet, next }) = self.handoffs.receive()
+        {
+            taken += packet.frames.len() as u64;
+            match next {
+                Next::Resume => {
+                    gathered += packet.frames.len();
+                    packet.verdict = Verdict::Pending;
+                    batch.packets.push(packet);
+                }
+                Next::Send(slot) => self.send_for_another(slot, &mut packet, counters, now_ns),
             }
         }
         taken
+    }
+
+    fn send_for_another(
+        &mut self,
+        slot: u16,
+        packet: &mut Packet,
+        counters: &mut Counters,
+        now_ns: u64,
+    ) {
+        let sending = Sending::of(packet);
+        if let Err(reason) = self.transmit(slot, &mut packet.frames, sending, now_ns) {
+            let host = self
+                .queue(slot)
+                .is_some_and(|queue| queue.kind == PortKind::Node);
+            counters.dropped_late(host, reason);
+            self.pool.free_chain(&mut packet.frames);
+        }
     }
 
     /// Tells the kernel about everything put into transmit rings in this round, once per queue, and

@@ -1,123 +1,94 @@
-//! The workers' connections, taken over from the last dataplane.
+//! The workers' connections, for people.
 
-use std::os::fd::AsFd;
-use std::time::{Duration, Instant};
+use std::net::IpAddr;
+use std::ops::ControlFlow;
 
-use anyhow::{Context, Result};
-use nix::time::{ClockId, clock_gettime};
-use weft_engine::FlowTable;
-use weft_engine::table::flow::{FlowMemory, Tick};
-use weft_keeper::client::KeeperClient;
-use weft_keeper::protocol::FlowsRequest;
-use weft_xsk::Region;
+use weft_api::envelope::{ApiError, ErrorKind};
+use weft_api::flow::{FLOWS_SHOWN, FlowList, FlowQuery, FlowStatus};
+use weft_engine::table::flow::State;
+use weft_engine::{FlowFilter, FlowInfo, Traffic};
+use weft_wire::Protocol;
 
-use crate::workers::secret;
+use crate::control::Control;
+use crate::policy::{self, View};
 
-/// The table of every worker, and the zero of the clock its times count from.
-pub struct Flows {
-    /// By worker.
-    pub tables: Vec<FlowTable>,
-    /// Zero of the workers' clock: that of the monotonic one and not the start of the process, so that
-    /// times mean the same to the next process.
-    pub clock: Instant,
-}
-
-impl Flows {
-    /// The connections the last dataplane had, else empty tables of `flows` connections. Whatever goes
-    /// wrong with the memory is said, and connections are then picked up as they come.
-    ///
-    /// # Errors
-    /// When the monotonic clock cannot be read.
-    pub fn take_over(keeper: &mut KeeperClient, workers: usize, flows: u32) -> Result<Self> {
-        let clock = clock_zero()?;
-        let mut source = Source {
-            keeper,
-            workers,
-            flows,
-            now: Tick::of_ns(clock.elapsed().as_nanos() as u64),
-        };
-        let tables = (0..workers).map(|worker| source.table_or_empty(worker));
-        Ok(Self {
-            tables: tables.collect(),
-            clock,
-        })
-    }
-}
-
-/// Where the tables are from.
-struct Source<'a> {
-    keeper: &'a mut KeeperClient,
-    workers: usize,
-    flows: u32,
-    now: Tick,
-}
-
-impl Source<'_> {
-    fn table_or_empty(&mut self, worker: usize) -> FlowTable {
-        self.table(worker, secret()).unwrap_or_else(|error| {
-            let error = format!("{error:#}");
-            tracing::warn!(
-                worker,
-                error,
-                "connections of this worker will not survive a restart"
-            );
-            FlowTable::new(self.flows, secret())
-        })
-    }
-
-    fn table(&mut self, worker: usize, seed: u64) -> Result<FlowTable> {
-        let (memory, kept) = self.memory(worker, false)?;
-        if !kept {
-            tracing::info!(
-                worker,
-                flows = self.flows,
-                "no connections of a dataplane with as many workers and connections; the table is empty"
-            );
-            return Ok(FlowTable::empty_in(memory, seed));
+/// The connections that are asked for. Workers show theirs a few at a time, between two bursts.
+///
+/// # Errors
+/// NotFound for an unknown pod, BadRequest for an unknown state, Failed when a worker does not answer.
+pub fn list(control: &Control, query: &FlowQuery) -> Result<FlowList, ApiError> {
+    let filter = FlowFilter {
+        address: query.address,
+        port: query.port,
+        protocol: query.protocol,
+        state: query.state.as_deref().map(state).transpose()?,
+    };
+    let pod = query.pod.as_deref();
+    let of_pod = pod.map(|pod| policy::addresses(control, pod)).transpose()?;
+    let limit = query.limit.unwrap_or(FLOWS_SHOWN) as usize;
+    let view = View::of(control);
+    let mut list = FlowList::default();
+    control.workers.flows(|worker, flow| {
+        let of_pod = of_pod.as_deref().is_none_or(|it| touches(flow, it));
+        if !of_pod || !filter.takes(flow) {
+            return ControlFlow::Continue(());
         }
-        match FlowTable::recover(memory, self.now) {
-            Ok((table, recovery)) => {
-                tracing::info!(worker, ?recovery, "connections found");
-                Ok(table)
-            }
-            Err(error) => {
-                tracing::warn!(worker, %error, "cannot use the last dataplane's connections; the table is empty");
-                let (memory, _) = self.memory(worker, true)?;
-                Ok(FlowTable::empty_in(memory, seed))
-            }
+        if list.flows.len() >= limit {
+            list.truncated = true;
+            return ControlFlow::Break(());
         }
-    }
-
-    fn memory(&mut self, worker: usize, fresh: bool) -> Result<(FlowMemory, bool)> {
-        let bytes = FlowMemory::bytes(self.flows);
-        let request = FlowsRequest {
-            worker: u16::try_from(worker)?,
-            workers: u16::try_from(self.workers)?,
-            bytes: bytes as u64,
-            fresh,
-        };
-        let asked = self.keeper.flows(request);
-        let (fd, kept) = asked.context("asking the keeper for the memory of connections")?;
-        let region = Region::own_memfd(fd.as_fd(), bytes)?;
-        Ok((FlowMemory::within(region, self.flows)?, kept))
-    }
+        list.flows.push(status(worker, flow, &view));
+        ControlFlow::Continue(())
+    })?;
+    Ok(list)
 }
 
-fn clock_zero() -> Result<Instant> {
-    let since = clock_gettime(ClockId::CLOCK_MONOTONIC).context("reading the monotonic clock")?;
-    let zero = Instant::now().checked_sub(Duration::from(since));
-    zero.context("the monotonic clock is behind its zero")
+fn state(name: &str) -> Result<State, ApiError> {
+    let mut states = State::ALL.iter().filter(|it| **it != State::Free);
+    states.find(|it| it.name() == name).copied().ok_or_else(|| {
+        let known = State::ALL.iter().filter(|it| **it != State::Free);
+        let known: Vec<&str> = known.map(|it| it.name()).collect();
+        let message = format!(
+            "no connection is ever {name}; states are {}",
+            known.join(", ")
+        );
+        ApiError::new(ErrorKind::BadRequest, message)
+    })
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+fn touches(flow: &FlowInfo, addresses: &[IpAddr]) -> bool {
+    [flow.original.tuple, flow.reply.tuple]
+        .iter()
+        .any(|tuple| addresses.contains(&tuple.source()))
+}
 
-    #[test]
-    fn the_clock_goes_on_from_one_process_to_the_next() {
-        let uptime = clock_gettime(ClockId::CLOCK_MONOTONIC).unwrap();
-        let elapsed = clock_zero().unwrap().elapsed();
-        let ahead = elapsed.saturating_sub(Duration::from(uptime));
-        assert!(elapsed >= Duration::from(uptime) && ahead < Duration::from_secs(5));
+fn status(worker: u16, flow: &FlowInfo, view: &View<'_>) -> FlowStatus {
+    let opening = if flow.reversed {
+        flow.reply
+    } else {
+        flow.original
+    };
+    let (tuple, protocol) = (opening.tuple, Protocol(opening.protocol));
+    let (source_port, destination_port) = tuple.ports();
+    let (source, destination) = (tuple.source(), tuple.destination());
+    let traffic = Traffic::new(protocol, destination_port);
+    let (egress, ingress) = view.sides(source, destination, traffic);
+    let turned = |[a, b]: [u64; 2]| if flow.reversed { [b, a] } else { [a, b] };
+    FlowStatus {
+        worker,
+        protocol: protocol.0,
+        source: view.party(source),
+        destination: view.party(destination),
+        source_port,
+        destination_port,
+        state: flow.state.name().to_owned(),
+        replied: flow.replied,
+        picked_up: flow.picked_up,
+        packets: turned(flow.packets),
+        bytes: turned(flow.bytes),
+        age_ms: flow.age_ns / 1_000_000,
+        idle_ms: flow.idle_ns / 1_000_000,
+        egress,
+        ingress,
     }
 }

@@ -1,24 +1,31 @@
-//! Packets on their way from the worker that received them to the one that owns the port.
+//! Packets on their way from one worker to another: to the one that owns their connection, or to the one that
+//! owns the queue they leave by. A packet crosses at most once: the owner of a connection serves one of its ports.
 
 use rtrb::{Consumer, Producer, RingBuffer};
+use weft_engine::Packet;
 use weft_snapshot::Doorbell;
-use weft_xsk::FrameChain;
 
-use crate::egress::Sending;
 use crate::waiter::Bell;
 
 /// Packets that fit between two workers. At 4 bursts a full ring means that the owner is overloaded,
 /// and the packet is dropped early.
 const HANDOFF_MAX: usize = 256;
 
-/// A packet to transmit.
+/// A packet for another worker.
 pub struct Handoff {
-    /// Queue of the receiving worker.
-    pub slot: u16,
     /// The packet.
-    pub frames: FrameChain,
-    /// What goes with it.
-    pub sending: Sending,
+    pub packet: Packet,
+    /// What is to be done with it.
+    pub next: Next,
+}
+
+/// What the receiving worker does with a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Goes on with it in its pipeline.
+    Resume,
+    /// Sends it by the queue in this slot.
+    Send(u16),
 }
 
 /// One worker's rings to and from all others.
@@ -115,7 +122,7 @@ impl Handoffs {
                 frames += first
                     .iter()
                     .chain(second)
-                    .map(|handoff| handoff.frames.len() as u64)
+                    .map(|handoff| handoff.packet.frames.len() as u64)
                     .sum::<u64>();
             }
         }

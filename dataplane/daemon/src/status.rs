@@ -52,6 +52,7 @@ pub fn status(control: &Control) -> Status {
                 .map(|reason| (reason.name(), reason.describe())),
         ),
         flows: total(&workers, |r| &r.flows, FlowCounters::NAMES.into_iter()),
+        policy: crate::policy::counters(control, &workers),
         ports: control.ports.iter().map(AttachedPort::status).collect(),
         remotes: remotes(control),
     }

@@ -63,7 +63,9 @@ pub struct Tap {
     filter: Filter,
     ring: Producer<u8>,
     scratch: Vec<u8>,
-    remembered: Vec<(usize, u32)>,
+    /// Of each packet of the batch: where its bytes end in `scratch`, and its length; `None` of those not
+    /// asked for.
+    remembered: Vec<Option<(usize, u32)>>,
     time_ns: u64,
 }
 
@@ -98,38 +100,37 @@ impl Tap {
         self.scratch.clear();
         self.remembered.clear();
         self.time_ns = now_ns;
-        if batch
-            .packets
-            .first()
-            .is_none_or(|p| self.filter.port.is_some_and(|port| port != p.rx))
-        {
-            return;
-        }
         for packet in &batch.packets {
-            let start = self.scratch.len();
+            if self.filter.port.is_some_and(|port| port != packet.rx) {
+                self.remembered.push(None);
+                continue;
+            }
             copy_bytes(
                 &packet.frames,
                 umem,
                 self.filter.snaplen as usize,
                 &mut self.scratch,
             );
-            self.remembered.push((start, packet.total_len() as u32));
+            let kept = (self.scratch.len(), packet.total_len() as u32);
+            self.remembered.push(Some(kept));
         }
     }
 
     /// Writes the remembered batch, now that the verdicts are known.
     pub fn record_received(&mut self, batch: &Batch) {
-        for (index, packet) in batch.packets.iter().enumerate().take(self.remembered.len()) {
-            let (start, len) = self.remembered[index];
-            let end = self
-                .remembered
-                .get(index + 1)
-                .map_or(self.scratch.len(), |next| next.0);
+        let mut end = 0;
+        for (packet, remembered) in batch.packets.iter().zip(&self.remembered) {
+            let Some((next_end, len)) = *remembered else {
+                continue;
+            };
+            let start = std::mem::replace(&mut end, next_end);
             let (kind, detail) = match packet.verdict {
                 Verdict::Tx(port) => (0, port.0),
                 Verdict::Drop(reason) => (1, reason as u16),
                 Verdict::Consumed | Verdict::Pending => (2, 0),
                 Verdict::Merged => (3, 0),
+                // Its owner knows how it ends.
+                Verdict::HandOver(_) => continue,
             };
             if self.filter.drops_only && kind != 1 {
                 continue;

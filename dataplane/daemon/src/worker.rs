@@ -11,7 +11,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, Sender};
-use weft_engine::{BATCH_MAX, Batch, Env, Packet, Pipeline, PmtuReport, PortId, PortKind, Verdict};
+use weft_engine::table::flow::Tick;
+use weft_engine::{
+    BATCH_MAX, Batch, Env, FlowInfo, Packet, Pipeline, PmtuReport, PolicyCounters, PortId,
+    PortKind, RuleId, Verdict,
+};
 use weft_snapshot::{SharedCounters, Subscriber};
 use weft_xsk::{FramePool, Umem};
 
@@ -34,6 +38,10 @@ const ROUNDS_PER_LOOK: u32 = 8;
 /// Rounds between two publications of the counters while busy.
 const ROUNDS_PER_PUBLISH: u32 = 64;
 
+/// Batches of handed over packets in one round, so that own queues are not left waiting: what fits between
+/// two workers.
+const HANDOFF_BATCHES_MAX: usize = 4;
+
 /// How often held fragments are looked through for their timeout.
 const EXPIRE_NS: u64 = 100_000_000;
 
@@ -54,10 +62,24 @@ pub enum Command {
     Forget(PortId, Box<FramePool>, Sender<Box<FramePool>>),
     /// Copy packets to a tap.
     Tap(Box<Tap>),
+    /// Copy the counters of policy rules into the memory that comes with it, and send it back.
+    PolicyCounters(Box<PolicyCounters>, Sender<Box<PolicyCounters>>),
+    /// Begin anew to count these rules: their numbers went to others.
+    ForgetRules(Box<[RuleId]>, Sender<Box<[RuleId]>>),
+    /// Show some connections.
+    Flows(FlowScan, Sender<FlowScan>),
     /// Say where this worker's frames are, and read the kernel's counters.
     Account(Sender<Account>),
     /// End the thread.
     Stop,
+}
+
+/// Part of a look through a worker's connections: between two rounds it reads no more than there is room for.
+pub struct FlowScan {
+    /// Where to go on; `None` behind the last.
+    pub from: Option<u32>,
+    /// What was found, in memory of the asker: as many places are read as it has capacity for.
+    pub found: Vec<FlowInfo>,
 }
 
 /// Where one worker's frames are, taken between two rounds.
@@ -192,9 +214,7 @@ impl Worker {
         for index in 0..self.active.len() {
             frames += self.serve(self.active[index], now_ns);
         }
-        frames += self
-            .egress
-            .take_handoffs(self.pipeline.counters_mut(), now_ns);
+        frames += self.take_handoffs(now_ns);
         self.egress.kick(self.pipeline.counters_mut());
         if now_ns >= self.expire_at_ns && self.pipeline.has_timers() {
             self.expire_at_ns = now_ns + EXPIRE_NS;
@@ -266,6 +286,43 @@ impl Worker {
             self.report();
         }
         taken
+    }
+
+    /// Goes on with what other workers handed over; returns the frames of it.
+    fn take_handoffs(&mut self, now_ns: u64) -> u64 {
+        let mut frames = 0;
+        for _ in 0..HANDOFF_BATCHES_MAX {
+            let counters = self.pipeline.counters_mut();
+            frames += self.egress.take_handoffs(&mut self.batch, counters, now_ns);
+            if self.batch.packets.is_empty() {
+                break;
+            }
+            self.resume(now_ns);
+        }
+        frames
+    }
+
+    fn resume(&mut self, now_ns: u64) {
+        let Egress {
+            umem, pool, taps, ..
+        } = &mut self.egress;
+        for tap in &mut *taps {
+            tap.remember(&self.batch, umem, now_ns);
+        }
+        let snapshot = self.tables.refresh();
+        let mut env = Env {
+            tables: &snapshot.tables,
+            umem,
+            pool,
+            now_ns,
+        };
+        self.pipeline.resume(&mut self.batch, &mut env);
+        for tap in &mut *taps {
+            tap.record_received(&self.batch);
+        }
+        let counters = self.pipeline.counters_mut();
+        self.egress
+            .dispatch(&mut self.batch, snapshot, counters, now_ns);
     }
 
     fn expire(&mut self, now_ns: u64) {
@@ -350,6 +407,18 @@ impl Worker {
                 let _ = done.send(frames);
             }
             Command::Tap(tap) => self.egress.taps.push(*tap),
+            Command::PolicyCounters(mut counters, answer) => {
+                counters.copy_from(self.pipeline.policy_counters());
+                let _ = answer.send(counters);
+            }
+            Command::ForgetRules(rules, answer) => {
+                let counters = self.pipeline.policy_counters_mut();
+                rules.iter().for_each(|rule| counters.forget(*rule));
+                let _ = answer.send(rules);
+            }
+            Command::Flows(scan, answer) => {
+                let _ = answer.send(self.scan(scan));
+            }
             Command::Account(answer) => {
                 let _ = answer.send(self.account());
             }
@@ -359,6 +428,16 @@ impl Worker {
         self.tables.refresh();
         self.publish();
         Ok(())
+    }
+
+    fn scan(&self, mut scan: FlowScan) -> FlowScan {
+        let room = scan.found.capacity();
+        scan.found.clear();
+        let (now, flows) = (Tick::of_ns(self.now_ns()), self.pipeline.flows());
+        scan.from = scan
+            .from
+            .and_then(|from| flows.scan(from, room, now, |flow| scan.found.push(flow)));
+        scan
     }
 
     fn attach(&mut self, slot: u16, mut queue: Box<Queue>) -> std::io::Result<()> {

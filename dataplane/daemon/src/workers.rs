@@ -2,6 +2,7 @@
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -10,23 +11,26 @@ use crossbeam::channel::{Sender, bounded, unbounded};
 use thread_priority::{
     RealtimeThreadSchedulePolicy, ThreadPriority, ThreadPriorityValue, ThreadSchedulePolicy,
 };
-use weft_engine::{Pipeline, PipelineConfig, PmtuReport, PortId};
+use weft_engine::{FlowInfo, Pipeline, PipelineConfig, PmtuReport, PolicyCounters, PortId, RuleId};
 use weft_snapshot::{Publisher, SharedCounters};
 use weft_xsk::{FramePool, Umem};
 
 use crate::config::Tuning;
-use crate::flows::Flows;
+use crate::flow_memory::Flows;
 use crate::handoff::Handoffs;
 use crate::queue::Queue;
 use crate::snapshot::Snapshot;
 use crate::tap::Tap;
 use crate::waiter::{Bell, Waiter};
-use crate::worker::{Account, Command, Parts, Worker};
+use crate::worker::{Account, Command, FlowScan, Parts, Worker};
 use crate::worker_counters::{WORKER_COUNTERS, WorkerReading};
 
 /// How long the control side waits for a worker's answer. A worker answers between two rounds, in
 /// well under a millisecond; past this bound it is dead or its core is taken away.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Places of the flow table a worker looks at between two rounds: some 20 us.
+const FLOWS_PER_LOOK: usize = 256;
 
 /// One running worker.
 pub struct WorkerHandle {
@@ -95,6 +99,8 @@ impl Workers {
                 pipeline: Pipeline::with_flows(
                     PipelineConfig {
                         hash_seed: secret(),
+                        worker: id as u16,
+                        workers: cores.len() as u16,
                         ..PipelineConfig::default()
                     },
                     table,
@@ -180,6 +186,59 @@ impl Workers {
         (0..self.0.len())
             .map(|index| self.ask(index, Command::Account))
             .collect()
+    }
+
+    /// What all workers counted by policy rule.
+    ///
+    /// # Errors
+    /// A worker that does not answer.
+    pub fn policy_counters(&self) -> Result<PolicyCounters, Unresponsive> {
+        let mut sum = PolicyCounters::new();
+        for index in 0..self.0.len() {
+            let memory = Box::new(PolicyCounters::new());
+            let counted = self.ask(index, |done| Command::PolicyCounters(memory, done))?;
+            sum.add(&counted);
+        }
+        Ok(sum)
+    }
+
+    /// Lets every worker begin anew to count these rules.
+    ///
+    /// # Errors
+    /// A worker that does not answer.
+    pub fn forget_rules(&self, rules: &[RuleId]) -> Result<(), Unresponsive> {
+        for index in 0..self.0.len() {
+            self.ask(index, |done| Command::ForgetRules(rules.into(), done))?;
+        }
+        Ok(())
+    }
+
+    /// Shows the connections of all workers to `visit`, with the worker's number, until it says that it has
+    /// seen enough. Each worker is asked for few at a time.
+    ///
+    /// # Errors
+    /// A worker that does not answer.
+    pub fn flows(
+        &self,
+        mut visit: impl FnMut(u16, &FlowInfo) -> ControlFlow<()>,
+    ) -> Result<(), Unresponsive> {
+        for index in 0..self.0.len() {
+            let mut scan = FlowScan {
+                from: Some(0),
+                found: Vec::with_capacity(FLOWS_PER_LOOK),
+            };
+            while scan.from.is_some() {
+                scan = self.ask(index, |done| Command::Flows(scan, done))?;
+                let mut found = scan.found.iter();
+                if found
+                    .try_for_each(|flow| visit(index as u16, flow))
+                    .is_break()
+                {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Every worker's counters and core.

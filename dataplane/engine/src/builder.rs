@@ -8,6 +8,7 @@ use ipnet::IpNet;
 
 use crate::packet::{PortId, PortKind, RemoteId};
 use crate::table::fib::Route;
+use crate::table::policy::PolicyBuilder;
 use crate::tables::{NodeTable, OuterPath, PortEntry, Remote, Tables};
 
 /// Why an object cannot be in the tables.
@@ -49,6 +50,7 @@ pub enum RangeKind {
 #[derive(Default)]
 pub struct TablesBuilder {
     tables: Tables,
+    policy: PolicyBuilder,
     /// Every claim to a prefix, best first: [`Route`]'s order. One prefix may be claimed twice, as when
     /// the only node's pod prefix is the whole range.
     claims: BTreeMap<IpNet, Vec<Route>>,
@@ -63,7 +65,13 @@ impl TablesBuilder {
     /// The next version. Its epoch is one more than the last one's.
     pub fn build(&mut self) -> Tables {
         self.tables.epoch += 1;
+        self.tables.policy = self.policy.build();
         self.tables.clone()
+    }
+
+    /// The policies in the making.
+    pub fn policy(&mut self) -> &mut PolicyBuilder {
+        &mut self.policy
     }
 
     /// Sets or replaces this node. Its own addresses and `weft0`'s end in its stack; its pod prefixes

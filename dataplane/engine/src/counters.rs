@@ -16,8 +16,12 @@ pub enum Stage {
     Source,
     /// ARP, neighbour discovery and ping of the gateway.
     Gateway,
+    /// Which worker goes on with a packet.
+    Owner,
     /// Which connection a packet belongs to.
     Conntrack,
+    /// Whether the connection may be.
+    Policy,
     /// Later fragments follow the first.
     Fragment,
     /// FIB, TTL and size.
@@ -32,12 +36,14 @@ pub enum Stage {
 
 impl Stage {
     /// All stages, in pipeline order.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Parse,
         Self::Decap,
         Self::Source,
         Self::Gateway,
+        Self::Owner,
         Self::Conntrack,
+        Self::Policy,
         Self::Fragment,
         Self::Route,
         Self::Rewrite,
@@ -55,7 +61,9 @@ impl Stage {
             Self::Decap => "decap",
             Self::Source => "source",
             Self::Gateway => "gateway",
+            Self::Owner => "owner",
             Self::Conntrack => "conntrack",
+            Self::Policy => "policy",
             Self::Fragment => "fragment",
             Self::Route => "route",
             Self::Rewrite => "rewrite",
@@ -145,6 +153,11 @@ impl Counters {
         self.drop(reason);
     }
 
+    /// Counts a packet that could not be handed over: no outcome was counted for it yet.
+    pub fn dropped_at_handover(&mut self) {
+        self.drop(DropReason::HandoffFull);
+    }
+
     pub(crate) fn drop(&mut self, reason: DropReason) {
         self.outcomes[Outcome::Drop as usize] += 1;
         self.drops[reason.index()] += 1;
@@ -165,6 +178,8 @@ impl Counters {
                 Verdict::Drop(reason) => self.drop(reason),
                 Verdict::Consumed => self.outcomes[Outcome::Consumed as usize] += 1,
                 Verdict::Merged => self.outcomes[Outcome::Merged as usize] += 1,
+                // Counted where its way ends.
+                Verdict::HandOver(_) => {}
                 Verdict::Pending => unreachable!("the last stage leaves no packet undecided"),
             }
         }

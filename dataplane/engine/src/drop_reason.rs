@@ -83,6 +83,12 @@ drop_reasons! {
     // Connection tracking.
     FlowTableFull = "flow-table-full", "A new connection for which no unanswered or finished one gave way.";
 
+    // Policy.
+    NoPolicy = "no-policy", "A pod of this node the agent has sent no policy for; nothing passes until it does.";
+    PolicyEgress = "policy-egress", "The sender's policy does not allow the connection.";
+    PolicyIngress = "policy-ingress", "The receiver's policy does not allow the connection.";
+    PolicyRevoked = "policy-revoked", "A policy was changed and no longer allows this running connection; TCP's ends got a reset.";
+
     // Fragments.
     FragmentDuplicate = "fragment-duplicate", "A fragment whose bytes were all seen already.";
     FragmentOverlap = "fragment-overlap", "A fragment of a datagram with overlapping fragments (RFC 5722).";
@@ -105,6 +111,9 @@ drop_reasons! {
     NoHeadroom = "no-headroom", "No room in front of the packet for the tunnel's headers.";
     NoFrame = "no-frame", "No free frame for a packet the pipeline had to build.";
     BurstFull = "burst-full", "One burst would have made more packets than the pipeline keeps room for.";
+
+    // Between workers; set by the worker.
+    HandoffFull = "handoff-full", "The queue to the worker that owns the connection was full.";
 
     // Transmit; set by the worker.
     TxRingFull = "tx-ring-full", "The transmit ring of the port stayed full.";

@@ -29,6 +29,7 @@ mod icmp;
 pub mod packet;
 pub mod pipeline;
 mod pmtu;
+mod reset;
 mod stage;
 pub mod table;
 pub mod tables;
@@ -44,5 +45,9 @@ pub use pipeline::{Env, FLOWS_DEFAULT, Pipeline, PipelineConfig};
 pub use pmtu::PmtuReport;
 pub use table::fib::{Fib, Route};
 pub use table::flow::{Direction, FlowFilter, FlowInfo, FlowTable};
-pub use tables::{NodeTable, OuterPath, PortEntry, Remote, Tables};
+pub use table::policy::{
+    Decision, PolicyBuilder, PolicyCounters, PolicyDirection, RULES_COUNTED_MAX, Rule, RuleId,
+    RuleVerdict, Traffic,
+};
+pub use tables::{Connection, Judgement, NodeTable, OuterPath, PortEntry, Remote, Side, Tables};
 pub use weft_wire::{MacAddr, Vni};

@@ -60,6 +60,9 @@ pub enum Verdict {
     Consumed,
     /// Its payload goes with an earlier segment of its connection, in one GSO packet.
     Merged,
+    /// Another worker owns its connection: the rest of the way is for that one's
+    /// [`crate::Pipeline::resume`].
+    HandOver(u16),
 }
 
 /// Who completes the transport checksum.

@@ -13,6 +13,7 @@ use crate::packet::{Packet, PortId, Verdict};
 use crate::pmtu::{PmtuReport, PmtuReports, REPORTS_MAX};
 use crate::stage::{self, fragment::Fragments};
 use crate::table::flow::{FlowTable, Tick};
+use crate::table::policy::PolicyCounters;
 use crate::tables::{NodeTable, Tables};
 
 /// What a pipeline must be told when it is made.
@@ -24,6 +25,10 @@ pub struct PipelineConfig {
     /// Connections this worker can remember. Each takes 128 bytes (IPv4) or 176 (IPv6) once it is there;
     /// before, room for it costs address space only (281 bytes).
     pub flows: u32,
+    /// Number of the worker this pipeline is for, as in [`crate::PortEntry::worker`].
+    pub worker: u16,
+    /// Workers there are. One alone owns every connection.
+    pub workers: u16,
 }
 
 /// Connections a worker remembers unless told otherwise: 8 MiB when all are of IPv4, and as many as 110
@@ -34,12 +39,20 @@ pub const FLOWS_DEFAULT: u32 = 65_536;
 /// meanwhile.
 const EXPIRED_MAX: usize = 256;
 
+/// How long after it began with an empty flow table a pipeline takes a TCP packet of no known connection for a reply:
+/// see the policy stage. As long as most keepalives take to come, after which whoever is still there was heard. Too
+/// short and connections are cut whose server speaks first; longer and a pod that ignores resets may longer go on with
+/// a connection that a policy revoked.
+const PICK_UP_NS: u64 = 600_000_000_000;
+
 impl Default for PipelineConfig {
     /// A fixed seed, for tests and benches.
     fn default() -> Self {
         Self {
             hash_seed: 0x5eed_0f3e_f700_0001,
             flows: FLOWS_DEFAULT,
+            worker: 0,
+            workers: 1,
         }
     }
 }
@@ -65,6 +78,11 @@ pub struct Pipeline {
     pmtu: PmtuReports,
     ip_id: u16,
     scratch: Vec<Packet>,
+    policy: PolicyCounters,
+    /// Until when connections may be picked up from their reply; set by the first packets.
+    pick_up_until_ns: Option<u64>,
+    worker: u16,
+    workers: u16,
 }
 
 /// What stages share during a run.
@@ -80,6 +98,10 @@ pub(crate) struct Context<'a> {
     pub(crate) icmp: &'a mut IcmpLimiter,
     pub(crate) pmtu: &'a mut PmtuReports,
     pub(crate) ip_id: &'a mut u16,
+    pub(crate) policy: &'a mut PolicyCounters,
+    pub(crate) picks_up: bool,
+    pub(crate) worker: u16,
+    pub(crate) workers: u16,
     born: &'a mut Vec<Packet>,
     /// Packets born in this run that are not in `born` now.
     born_before: usize,
@@ -133,12 +155,31 @@ impl Pipeline {
             pmtu: PmtuReports::new(),
             ip_id: config.hash_seed as u16,
             scratch: Vec::with_capacity(BORN_MAX),
+            policy: PolicyCounters::new(),
+            pick_up_until_ns: None,
+            worker: config.worker,
+            workers: config.workers,
         }
     }
 
     /// Gives every packet of the batch its verdict. `batch.born` is empty when called; what the
     /// pipeline makes on the way is in it afterwards, with verdicts too.
     pub fn run(&mut self, batch: &mut Batch, env: &mut Env<'_>) {
+        self.pass(batch, env, receive);
+    }
+
+    /// Takes packets further that another worker's pipeline gave [`Verdict::HandOver`]: the caller has
+    /// made them pending again. Otherwise as [`Pipeline::run`].
+    pub fn resume(&mut self, batch: &mut Batch, env: &mut Env<'_>) {
+        self.pass(batch, env, |_, _| {});
+    }
+
+    fn pass(
+        &mut self,
+        batch: &mut Batch,
+        env: &mut Env<'_>,
+        receive: impl FnOnce(&mut [Packet], &mut Context<'_>),
+    ) {
         debug_assert!(
             batch.born.is_empty(),
             "the worker took what was born in the last run"
@@ -150,6 +191,9 @@ impl Pipeline {
             self.counters.conclude(&batch.packets, None);
             return;
         };
+        let pick_up_until_ns = *self
+            .pick_up_until_ns
+            .get_or_insert(env.now_ns.saturating_add(PICK_UP_NS));
         let mut context = Context {
             tables: env.tables,
             node,
@@ -162,10 +206,15 @@ impl Pipeline {
             icmp: &mut self.icmp,
             pmtu: &mut self.pmtu,
             ip_id: &mut self.ip_id,
+            policy: &mut self.policy,
+            picks_up: env.now_ns < pick_up_until_ns,
+            worker: self.worker,
+            workers: self.workers,
             born: &mut batch.born,
             born_before: 0,
         };
         receive(&mut batch.packets, &mut context);
+        decide(&mut batch.packets, &mut context);
         forward(&mut batch.packets, &mut context);
         forward_born(&mut context, &mut self.scratch);
         self.counters.flows = self.flows.counters();
@@ -211,6 +260,16 @@ impl Pipeline {
         self.fragments.held_cost()
     }
 
+    /// Packets and connections by policy rule.
+    pub fn policy_counters(&self) -> &PolicyCounters {
+        &self.policy
+    }
+
+    /// To forget what was counted for rules that are no more.
+    pub fn policy_counters_mut(&mut self) -> &mut PolicyCounters {
+        &mut self.policy
+    }
+
     /// The connections this worker knows.
     pub fn flows(&self) -> &FlowTable {
         &self.flows
@@ -251,11 +310,18 @@ fn receive(packets: &mut [Packet], context: &mut Context<'_>) {
     // Before anything is answered or remembered, so that nobody can speak in another's name.
     stage::source::process(packets, context);
     stage::gateway::process(packets, context);
-    // Of what may be forwarded only: the gateway's own traffic is no connection.
+    // Of what may be forwarded only: the gateway's own traffic is no connection. What another worker owns
+    // goes on there, with the next stage.
+    stage::owner::process(packets, context);
+}
+
+/// Whether the packet may go on.
+fn decide(packets: &mut [Packet], context: &mut Context<'_>) {
     stage::conntrack::process(packets, context);
-    // Service translation (before policy, so that egress rules see backends) and policy have their place
-    // here: they need ports, which later fragments do not have.
+    // Service translation has its place here: before policy, so that egress rules see backends.
     //
+    // Of connections that are known, once; what is not allowed begins none.
+    stage::policy::process(packets, context);
     // After whatever decides about first fragments, so that later ones of the same batch follow.
     stage::fragment::process(packets, context);
 }

@@ -12,8 +12,10 @@ use hashbrown::HashMap;
 use ipnet::IpNet;
 use weft_wire::{MacAddr, Vni};
 
+use crate::drop_reason::DropReason;
 use crate::packet::{PortId, PortKind, RemoteId};
-use crate::table::fib::Fib;
+use crate::table::fib::{Fib, Route};
+use crate::table::policy::{Decision, PolicyDirection, PolicyTables, RuleId, Traffic};
 
 /// Tunnel endpoints by address. Its keys come from the cluster's objects, not from the network, so the
 /// hash needs no secret seed.
@@ -28,6 +30,7 @@ pub struct Tables {
     pub(crate) remotes: Arc<Vec<Option<Arc<Remote>>>>,
     pub(crate) vteps: Arc<VtepMap>,
     pub(crate) fib: Fib,
+    pub(crate) policy: PolicyTables,
 }
 
 impl Tables {
@@ -82,6 +85,54 @@ impl Tables {
         &self.fib
     }
 
+    /// The policies.
+    #[inline]
+    pub fn policy(&self) -> &PolicyTables {
+        &self.policy
+    }
+
+    /// What the policies of this node say about a connection: the sender's and the receiver's, each where
+    /// it is a pod of this node. The packet path asks the same as `weft policy explain`.
+    pub fn judge(&self, connection: &Connection) -> Judgement {
+        let Connection {
+            source,
+            destination,
+            traffic,
+            ..
+        } = *connection;
+        Judgement {
+            egress: self.judge_side(source, PolicyDirection::Egress, destination, traffic),
+            // The kubelet's probes, and whatever else the node itself wants of its own pods.
+            ingress: if self.is_local_pod(destination) && connection.from_node {
+                Side::Exempt
+            } else {
+                self.judge_side(destination, PolicyDirection::Ingress, source, traffic)
+            },
+        }
+    }
+
+    fn judge_side(
+        &self,
+        subject: IpAddr,
+        direction: PolicyDirection,
+        peer: IpAddr,
+        traffic: Traffic,
+    ) -> Side {
+        if !self.is_local_pod(subject) {
+            return Side::Elsewhere;
+        }
+        match self.policy.decide(subject, direction, peer, traffic) {
+            Some(decision) => Side::Decided(decision),
+            None => Side::Unknown,
+        }
+    }
+
+    /// Whether this is the address of a pod of this node.
+    #[inline]
+    pub fn is_local_pod(&self, address: IpAddr) -> bool {
+        matches!(self.fib.lookup(address), Route::Local(_))
+    }
+
     /// Whether this is an address of any node, this one included.
     pub fn is_node_address(&self, address: IpAddr) -> bool {
         let own = self
@@ -100,6 +151,66 @@ impl fmt::Debug for Tables {
             .field("remotes", &self.remotes().count())
             .field("prefixes", &self.fib.len())
             .finish()
+    }
+}
+
+/// A connection as policies see it: of its first packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Connection {
+    /// Who opens it.
+    pub source: IpAddr,
+    /// With whom.
+    pub destination: IpAddr,
+    /// Its protocol and destination port.
+    pub traffic: Traffic,
+    /// The node's own stack opens it, from one of its own addresses.
+    pub from_node: bool,
+}
+
+/// What one side's policy says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// Nothing: it is no pod of this node.
+    Elsewhere,
+    /// Nothing: a node may always connect to its own pods.
+    Exempt,
+    /// A pod of this node whose policy is not known, which therefore is cut off.
+    Unknown,
+    /// This.
+    Decided(Decision),
+}
+
+/// What both sides' policies say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Judgement {
+    /// The sender's.
+    pub egress: Side,
+    /// The receiver's.
+    pub ingress: Side,
+}
+
+impl Judgement {
+    /// Why the connection may not be, and the rule that says so; `None` when it may.
+    pub fn refusal(&self) -> Option<(DropReason, RuleId)> {
+        let refused = |side: Side, reason| match side {
+            Side::Elsewhere | Side::Exempt => None,
+            Side::Unknown => Some((DropReason::NoPolicy, RuleId::NONE)),
+            Side::Decided(decision) => {
+                (!decision.is_allowed()).then_some((reason, decision.rule()))
+            }
+        };
+        refused(self.egress, DropReason::PolicyEgress)
+            .or_else(|| refused(self.ingress, DropReason::PolicyIngress))
+    }
+
+    /// The rules that decided.
+    pub fn rules(&self) -> impl Iterator<Item = RuleId> {
+        [self.egress, self.ingress]
+            .into_iter()
+            .filter_map(|side| match side {
+                Side::Decided(decision) => Some(decision.rule()),
+                _ => None,
+            })
     }
 }
 
@@ -124,6 +235,9 @@ pub struct PortEntry {
     pub tcp_mtu: u32,
     /// The far end completes transport checksums (TX metadata usable on its socket).
     pub tx_checksum: bool,
+    /// Worker that serves it, or the first of its queues. Connections belong to the worker of a port: see
+    /// the owner stage.
+    pub worker: u16,
     /// It takes GSO packets: the worker has a packet socket for it, and a local stack is behind it.
     pub gso: bool,
 }

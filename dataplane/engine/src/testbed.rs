@@ -231,6 +231,21 @@ impl Testbed {
         topology().build()
     }
 
+    /// The same with each port on its worker.
+    ///
+    /// # Panics
+    /// When there is no such port.
+    pub fn tables_on(workers: &[(PortId, u16)]) -> Tables {
+        let mut builder = topology();
+        for (id, worker) in workers {
+            let tables = builder.build();
+            let mut port = tables.port(*id).expect("a port of the testbed").clone();
+            port.worker = *worker;
+            builder.set_port(port).expect("a known id");
+        }
+        builder.build()
+    }
+
     /// Changes the tables.
     pub fn change(&mut self, change: impl FnOnce(&mut TablesBuilder)) {
         change(&mut self.builder);
@@ -434,7 +449,21 @@ fn topology() -> TablesBuilder {
     ] {
         builder.add_range(prefix.parse().expect("a prefix"), kind);
     }
+    allow_all(&mut builder);
     builder
+}
+
+/// Identity of every address, unless a test says otherwise: its pods may connect to everybody and everybody to them.
+pub const ANYBODY: u32 = 1;
+
+/// Gives every address the identity [`ANYBODY`].
+pub fn allow_all(builder: &mut TablesBuilder) {
+    let policy = builder.policy();
+    policy.set_identity(ANYBODY, Some(Vec::new()));
+    policy.set_rules(ANYBODY, Vec::new(), Vec::new());
+    for everywhere in ["0.0.0.0/0", "::/0"] {
+        policy.set_address(everywhere.parse().expect("a prefix"), Some(ANYBODY));
+    }
 }
 
 fn bare(id: PortId, mac: MacAddr) -> PortEntry {
@@ -447,6 +476,7 @@ fn bare(id: PortId, mac: MacAddr) -> PortEntry {
         mtu: 65_535,
         tcp_mtu: LOCAL_MTU,
         tx_checksum: true,
+        worker: 0,
         gso: true,
     }
 }

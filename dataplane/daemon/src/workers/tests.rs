@@ -35,7 +35,7 @@ impl Rig {
             .map(|(slot, &(port, worker))| Home { port, slot, worker })
             .collect();
         let count = homes.iter().map(|home| home.worker).max().unwrap() + 1;
-        let snapshot = Snapshot::new(Testbed::tables_of_topology(), &homes, count);
+        let snapshot = Snapshot::new(Testbed::tables_on(ports), &homes, count);
         let mut publisher = Publisher::new(snapshot);
         let tuning = Tuning {
             priority: 0,
@@ -139,6 +139,14 @@ fn datagram(to: &str, number: u16) -> Vec<u8> {
         .build()
 }
 
+/// What pod B answers to [`datagram`].
+fn answer(number: u16) -> Vec<u8> {
+    testbed::packet("10.1.1.11", "10.1.1.10")
+        .udp(53, 1000)
+        .payload(&number.to_be_bytes())
+        .build()
+}
+
 /// The numbers of datagrams, as they came.
 fn numbers(sent: &[SentPacket]) -> Vec<u16> {
     let number = |packet: &SentPacket| {
@@ -174,6 +182,51 @@ fn packets_for_another_workers_port_are_handed_over_in_order() {
     assert_eq!(rig.frames(), u64::from(FRAMES));
     let handed: u64 = rig.workers.readings().map(|(_, r)| r.handoffs).sum();
     assert_eq!(handed, 500);
+}
+
+#[test]
+fn both_ways_of_a_connection_meet_in_its_owners_table() {
+    let mut rig = Rig::new(&[(A, 0), (B, 1)], 256);
+    let mut next = 0;
+    for _ in 0..20 {
+        let burst = next..next + 25;
+        for number in burst.clone() {
+            assert!(rig.kernel(A).inject(&datagram("10.1.1.11", number)));
+        }
+        assert!(numbers(&rig.wait_for(B, 25)).into_iter().eq(burst.clone()));
+        for number in burst.clone() {
+            assert!(rig.kernel(B).inject(&answer(number)));
+        }
+        assert!(numbers(&rig.wait_for(A, 25)).into_iter().eq(burst));
+        next += 25;
+    }
+    assert_eq!(rig.frames(), u64::from(FRAMES));
+    let flows = |worker: usize| rig.workers.readings().nth(worker).unwrap().1.flows;
+    let [owner, other] = [flows(0), flows(1)];
+    let (current, new, hits) = (owner[0], owner[1], owner[2]);
+    assert_eq!((current, new, hits), (1, 1, 999));
+    assert_eq!(other.iter().sum::<u64>(), 0);
+    let handed = rig.workers.readings().map(|(_, r)| r.handoffs);
+    assert_eq!(handed.collect::<Vec<_>>(), [500, 500]);
+}
+
+#[test]
+fn fragments_that_come_before_their_first_wait_at_the_owner() {
+    let mut rig = Rig::new(&[(A, 0), (B, 1)], 256);
+    let whole = testbed::packet("10.1.1.11", "10.1.1.10").udp(53, 1000);
+    let mut fragments = whole.payload_len(4000).build_fragments(1500);
+    fragments.reverse();
+    let (first, later) = fragments.split_last().unwrap();
+    for fragment in later {
+        assert!(rig.kernel(B).inject(fragment));
+    }
+    std::thread::sleep(Duration::from_millis(20));
+    assert!(rig.kernel(A).transmitted().is_empty());
+    assert!(rig.kernel(B).inject(first));
+    assert_eq!(rig.wait_for(A, fragments.len()).len(), 3);
+    assert_eq!(rig.frames(), u64::from(FRAMES));
+    let flows: Vec<u64> = rig.workers.readings().map(|(_, r)| r.flows[1]).collect();
+    assert_eq!(flows, [1, 0]);
 }
 
 #[test]

@@ -1,17 +1,18 @@
-//! What:   which connection a packet belongs to, which way it goes, and what it does to the connection.
+//! What:   which connection a packet belongs to, which way it goes, and what it does to the connection. New ones
+//!         begin with policy, once they are allowed.
 //! Reads:  `headers`, upper headers, flow table.
 //! Writes: `track`; the connection's entry.
-//! Drops:  packets of new connections when the table is full and nothing gives way.
-//! Order:  behind gateway, whose traffic is no connection; in front of whatever decides by connection, and
-//!         of fragment, since later fragments have no ports and follow their first one.
+//! Drops:  nothing.
+//! Order:  behind owner: the flow table is this worker's; in front of whatever decides by connection, and of
+//!         fragment, since later fragments have no ports and follow their first one.
 
 mod read;
 
 use crate::counters::Stage;
 use crate::drop_reason::DropReason;
-use crate::packet::{Network, Packet, Track};
+use crate::packet::{Headers, Network, Packet, Track};
 use crate::pipeline::Context;
-use crate::table::flow::{Seen, Tick, Tracked};
+use crate::table::flow::{FlowKey, Seen, Tick, Tracked, Upper};
 
 pub(crate) use read::flow_hash;
 
@@ -34,27 +35,39 @@ fn track(packet: &mut Packet, now: Tick, context: &mut Context<'_>) -> Result<()
     let headers = &packet.headers;
     let first = packet.frames.first().ok_or(DropReason::Truncated)?;
     let seed = context.flows.seed();
-    let (key, upper) = match read::message(headers, context.umem.bytes(first)) {
-        Message::Packet(key, upper) => (key, upper),
+    let seen = match read::message(headers, context.umem.bytes(first)) {
+        Message::Packet(key, upper) => seen(headers, key, upper, context),
         Message::Error(quoted) => return relate(packet, quoted, now, context),
         Message::None => {
             packet.track.hash = read::flow_hash(headers, seed);
             return Ok(());
         }
     };
-    let hash = key.hash(seed);
-    let seen = Seen {
-        key,
-        hash,
-        len_bytes: headers.ip_len() as u32,
-        upper,
-    };
     // All fragments of a datagram take one path through the underlay, and later ones have no ports.
     packet.track.hash = match headers.fragment {
-        None => hash,
+        None => seen.hash,
         Some(_) => read::flow_hash(headers, seed),
     };
-    match context.flows.track(&seen, now) {
+    if let Some(tracked) = context.flows.follow(&seen, now) {
+        note(packet, tracked)
+    } else {
+        Ok(())
+    }
+}
+
+#[inline]
+fn seen(headers: &Headers, key: FlowKey, upper: Upper, context: &Context<'_>) -> Seen {
+    Seen {
+        key,
+        hash: key.hash(context.flows.seed()),
+        len_bytes: headers.ip_len() as u32,
+        upper,
+    }
+}
+
+#[inline]
+fn note(packet: &mut Packet, tracked: Tracked) -> Result<(), DropReason> {
+    match tracked {
         Tracked::Flow {
             flow,
             direction,
@@ -70,6 +83,33 @@ fn track(packet: &mut Packet, now: Tick, context: &mut Context<'_>) -> Result<()
         }
         Tracked::Stray => Ok(()),
         Tracked::Full => Err(DropReason::FlowTableFull),
+    }
+}
+
+/// What the table is told of a packet that can be part of a connection.
+fn seen_again(packet: &Packet, context: &Context<'_>) -> Option<Seen> {
+    let first = packet.frames.first()?;
+    match read::message(&packet.headers, context.umem.bytes(first)) {
+        Message::Packet(key, upper) => Some(seen(&packet.headers, key, upper, context)),
+        Message::Error(_) | Message::None => None,
+    }
+}
+
+/// Looks once more for the connection of a packet that had none. True when there is one now.
+pub(super) fn follow(packet: &mut Packet, now: Tick, context: &mut Context<'_>) -> bool {
+    let tracked = seen_again(packet, context).and_then(|seen| context.flows.follow(&seen, now));
+    tracked.is_some_and(|tracked| note(packet, tracked).is_ok())
+}
+
+/// Begins the connection of a packet that has none; some begin none.
+pub(super) fn begin(
+    packet: &mut Packet,
+    now: Tick,
+    context: &mut Context<'_>,
+) -> Result<(), DropReason> {
+    match seen_again(packet, context) {
+        Some(seen) => note(packet, context.flows.begin(&seen, now)),
+        None => Ok(()),
     }
 }
 

@@ -4,4 +4,5 @@ pub mod fib;
 pub mod flow;
 pub mod fragment;
 pub mod lpm;
+pub mod policy;
 pub mod token_bucket;

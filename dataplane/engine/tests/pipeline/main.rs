@@ -11,6 +11,7 @@ mod local;
 mod malformed;
 mod merging;
 mod pmtu;
+mod policy;
 mod segments;
 mod sources;
 mod tunnel;

@@ -46,8 +46,8 @@ pub(super) struct Cold {
     pub(super) next: u32,
     /// [`Tick`] of the first packet.
     pub(super) created: u32,
-    /// Rule of the policy that allowed the connection. Reserved: written by no stage yet.
-    pub(super) policy_rule: u32,
+    /// Version of the policies that allowed the connection; 0 while none did.
+    pub(super) policy_epoch: u32,
     /// Backend chosen for a service's connection. Reserved: written by no stage yet.
     pub(super) backend: u32,
     /// MSS each side announced in its SYN, by the direction of the SYN; 0 while not seen.
@@ -85,8 +85,10 @@ impl Flags {
     pub(super) const FIN: [u8; 2] = [1 << 3, 1 << 4];
     /// A believable RST or ABORT ended it.
     pub(super) const RESET: u8 = 1 << 5;
+    /// Picked up by a packet of the side that was connected to, as far as policies are concerned.
+    pub(super) const REVERSED: u8 = 1 << 6;
     /// All that have a meaning.
-    pub(super) const KNOWN: u8 = 0x3f;
+    pub(super) const KNOWN: u8 = 0x7f;
 }
 
 impl Hot {
@@ -144,6 +146,8 @@ pub struct FlowInfo {
     pub replied: bool,
     /// Begun before the dataplane looked; the original direction may be the server's.
     pub picked_up: bool,
+    /// To policies the reply's direction is that of the connection: see the policy stage.
+    pub reversed: bool,
     /// Ended by RST or ABORT.
     pub reset: bool,
     /// Packets by direction.

@@ -245,6 +245,32 @@ impl FlowTable {
         })
     }
 
+    /// Shows some connections to `visit`, for people: those in at most `most` places from `from` on, 0 for the
+    /// first. Returns where to go on; `None` behind the last. Connections may come and go in between.
+    pub fn scan(
+        &self,
+        from: u32,
+        most: usize,
+        now: Tick,
+        mut visit: impl FnMut(FlowInfo),
+    ) -> Option<u32> {
+        let first_of_v6 = self.memory.flows();
+        let [used_v4, used_v6] = self.memory.header().used;
+        let mut at = from;
+        for _ in 0..most {
+            if (used_v4..first_of_v6).contains(&at) {
+                at = first_of_v6;
+            }
+            if at >= first_of_v6 + used_v6 {
+                return None;
+            }
+            let flow = self.memory.number(at).and_then(|it| self.info(it, now));
+            flow.into_iter().for_each(&mut visit);
+            at += 1;
+        }
+        Some(at)
+    }
+
     /// The connections that `filter` takes.
     pub fn list(&self, filter: FlowFilter, now: Tick) -> impl Iterator<Item = FlowInfo> + '_ {
         self.iter(now).filter(move |flow| filter.takes(flow))
@@ -281,6 +307,41 @@ impl FlowTable {
             }
             hot.egress[direction.index()] = decision;
         }
+    }
+
+    /// Whether the connection was allowed by this version of the policies. Tables of version `epoch` say
+    /// so too, under which only what is allowed has a [decision](Self::decision).
+    #[inline]
+    pub fn is_allowed(&self, flow: FlowRef, epoch: u32, policy_epoch: u32) -> bool {
+        self.resolve(flow).is_some_and(|number| {
+            self.memory.hot(number).epoch == epoch
+                || self.memory.cold(number).policy_epoch == policy_epoch
+        })
+    }
+
+    /// Remembers the version of the policies that allowed the connection.
+    pub fn allow(&mut self, flow: FlowRef, policy_epoch: u32) {
+        if let Some(number) = self.resolve(flow) {
+            self.memory.cold_mut(number).policy_epoch = policy_epoch;
+        }
+    }
+
+    /// Remembers that the connection was opened against the direction of its first packet here.
+    pub fn reverse(&mut self, flow: FlowRef) {
+        if let Some(number) = self.resolve(flow) {
+            self.memory.hot_mut(number).flags |= Flags::REVERSED;
+        }
+    }
+
+    /// What names the packets of the direction in which the connection was opened.
+    pub fn opening(&self, flow: FlowRef) -> Option<FlowKey> {
+        let number = self.resolve(flow)?;
+        let (original, reply) = self.keys(number);
+        Some(if self.memory.hot(number).has(Flags::REVERSED) {
+            reply
+        } else {
+            original
+        })
     }
 
     /// Remembers what a SYN announced: the MSS its sender takes, and its window scale. Only while the
@@ -377,6 +438,7 @@ impl FlowTable {
             state: hot.state(),
             replied: hot.has(Flags::REPLIED),
             picked_up: hot.has(Flags::PICKED_UP),
+            reversed: hot.has(Flags::REVERSED),
             reset: hot.has(Flags::RESET),
             packets: hot.packets.map(|it| it.get()),
             bytes: hot.bytes.map(|it| it.get()),

@@ -71,6 +71,7 @@ impl FlowTable {
         }
         let hot = self.memory.hot_mut(number);
         (hot.epoch, hot.egress) = (0, [0; 2]);
+        self.memory.cold_mut(number).policy_epoch = 0;
         self.counters.current += 1;
         recovery.kept += 1;
         true

@@ -107,7 +107,11 @@ fn special(hot: &mut Hot, cold: &Cold, direction: Direction, segment: &Segment) 
     if flags.intersects(TcpFlags::RST) {
         reset(hot, cold, direction, segment)
     } else if flags.intersects(TcpFlags::SYN) {
-        if flags.intersects(TcpFlags::FIN) {
+        // Who began a connection that was picked up is a guess, and policies may have believed it: who does
+        // begin one is to be asked anew whether it may.
+        if hot.has(Flags::PICKED_UP) && !flags.contains(TcpFlags::ACK) {
+            Step::Restart
+        } else if flags.intersects(TcpFlags::FIN) {
             Step::Stay
         } else {
             open(hot, direction, segment)

@@ -64,22 +64,32 @@ impl FlowTable {
     /// Finds the connection of a packet or begins it, and takes down what the packet says.
     #[inline]
     pub fn track(&mut self, seen: &Seen, now: Tick) -> Tracked {
+        match self.follow(seen, now) {
+            Some(tracked) => tracked,
+            None => self.begin(seen, now),
+        }
+    }
+
+    /// Finds the connection of a packet and takes down what the packet says. `None`: it is of none that
+    /// goes on, and may [begin](Self::begin) one.
+    #[inline]
+    pub fn follow(&mut self, seen: &Seen, now: Tick) -> Option<Tracked> {
         if let Some((number, direction)) = self.search(&seen.key, seen.hash) {
             let hot = self.memory.hot(number);
             if hot.state().is_over(hot.last_seen(), now) {
                 self.counters.expired += 1;
             } else if self.advance(number, direction, seen, now) {
                 self.counters.hits += 1;
-                return self.part_of(number, direction, false);
+                return Some(self.part_of(number, direction, false));
             }
             self.release(number);
         }
-        self.begin(seen, now)
+        None
     }
 
-    /// A packet of a connection the table does not have.
+    /// Begins the connection of a packet that [follows](Self::follow) none.
     #[inline(never)]
-    fn begin(&mut self, seen: &Seen, now: Tick) -> Tracked {
+    pub fn begin(&mut self, seen: &Seen, now: Tick) -> Tracked {
         let state = match seen.upper {
             Upper::Tcp(segment) => tcp::begin(&segment),
             Upper::Udp => Some(State::UdpNew),

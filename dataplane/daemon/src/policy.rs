@@ -1,0 +1,284 @@
+//! Policies for people: what is in force with its counters, and what it says about one connection.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use weft_api::PodRef;
+use weft_api::dataplane::{Counter, PortKind};
+use weft_api::envelope::{ApiError, ErrorKind};
+use weft_api::explain::{
+    PeerStatus, PolicyEndpoint, PolicyExplained, PolicyList, PolicyOutcome, PolicyParty,
+    PolicyQuestion, PolicySide, RuleStatus,
+};
+use weft_api::object::Object;
+use weft_api::policy::{PolicyAddress, PolicyRule};
+use weft_engine::table::policy::has_ports;
+use weft_engine::{Connection, DropReason, PolicyCounters, Side, Tables, Traffic};
+use weft_wire::Protocol;
+
+use crate::compile::Policies;
+use crate::control::Control;
+use crate::worker_counters::WorkerReading;
+
+/// Names of a rule's peers shown before it is only said how many there are.
+const NAMES_SHOWN: usize = 3;
+
+/// All drops that policies cause.
+const DENIALS: [DropReason; 4] = [
+    DropReason::NoPolicy,
+    DropReason::PolicyEgress,
+    DropReason::PolicyIngress,
+    DropReason::PolicyRevoked,
+];
+
+/// How many of what there is, and packets denied.
+pub fn counters(control: &Control, workers: &[(Option<usize>, WorkerReading)]) -> Vec<Counter> {
+    let counter = |name: &str, count, description: &str| Counter {
+        name: name.to_owned(),
+        count,
+        description: description.to_owned(),
+    };
+    let sizes = control.compiler.policies().sizes();
+    let drops = workers.iter().map(|(_, reading)| &reading.drops);
+    let denied = drops
+        .map(|drops| DENIALS.iter().map(|it| drops[it.index()]).sum::<u64>())
+        .sum();
+    sizes
+        .into_iter()
+        .map(|(name, count)| counter(name, count as u64, ""))
+        .chain([counter("denied", denied, "packets that no policy allowed")])
+        .collect()
+}
+
+/// The policies of the node's pods.
+///
+/// # Errors
+/// Failed when a worker does not answer.
+pub fn list(control: &Control) -> Result<PolicyList, ApiError> {
+    let counters = control.workers.policy_counters()?;
+    let policies = control.compiler.policies();
+    let mut endpoints: BTreeMap<u32, PolicyEndpoint> = BTreeMap::new();
+    for policy in policies.endpoints() {
+        let rules = |rules: &[PolicyRule]| rule_statuses(rules, policies, &counters);
+        let name = policies.identity(policy.identity).1;
+        let endpoint = PolicyEndpoint {
+            known: true,
+            ingress: rules(&policy.ingress),
+            egress: rules(&policy.egress),
+            ..nobody(policy.identity, name)
+        };
+        endpoints.insert(policy.identity, endpoint);
+    }
+    let pods = control
+        .ports
+        .iter()
+        .filter(|it| it.spec.kind == PortKind::Pod);
+    for port in pods {
+        for address in &port.spec.addresses {
+            let (identity, name) = policies.identity_of(*address);
+            let endpoint = endpoints
+                .entry(identity)
+                .or_insert_with(|| nobody(identity, name));
+            endpoint.addresses.push(*address);
+            if let Some(pod) = &port.spec.pod
+                && !endpoint.pods.contains(pod)
+            {
+                endpoint.pods.push(pod.clone());
+            }
+        }
+    }
+    Ok(PolicyList {
+        endpoints: endpoints.into_values().collect(),
+    })
+}
+
+fn nobody(identity: u32, name: &str) -> PolicyEndpoint {
+    PolicyEndpoint {
+        identity,
+        name: name.to_owned(),
+        pods: Vec::new(),
+        addresses: Vec::new(),
+        known: false,
+        ingress: Vec::new(),
+        egress: Vec::new(),
+    }
+}
+
+fn rule_statuses(
+    rules: &[PolicyRule],
+    policies: &Policies,
+    counters: &PolicyCounters,
+) -> Vec<RuleStatus> {
+    let status = |rule: &PolicyRule| {
+        let (allowed, denied) = counters.of(policies.rule_id(&rule.origin));
+        RuleStatus {
+            tier: rule.tier,
+            peer: rule.peer.map(|selector| peer(selector, policies)),
+            protocol: rule.protocol,
+            ports: rule.ports,
+            verdict: rule.verdict,
+            origin: rule.origin.clone(),
+            allowed,
+            denied,
+        }
+    };
+    rules.iter().map(status).collect()
+}
+
+fn peer(selector: u32, policies: &Policies) -> PeerStatus {
+    let names = policies.matched_by(selector).take(NAMES_SHOWN);
+    PeerStatus {
+        selector,
+        names: names.map(|it| it.name.clone()).collect(),
+        identities: policies.matched_by(selector).count() as u32,
+    }
+}
+
+/// Whether a connection may be, answered by what the workers ask.
+///
+/// # Errors
+/// NotFound for a pod without address; BadRequest for a port that is missing, or for ends of two families.
+pub fn explain(control: &Control, question: &PolicyQuestion) -> Result<PolicyExplained, ApiError> {
+    let protocol = Protocol(question.protocol);
+    if has_ports(protocol) && question.port.is_none() {
+        let message = format!(
+            "protocol {} has ports: say which, as in 80/tcp",
+            question.protocol
+        );
+        return Err(ApiError::new(ErrorKind::BadRequest, message));
+    }
+    let port = question.port.filter(|_| has_ports(protocol)).unwrap_or(0);
+    let sources = addresses(control, &question.source)?;
+    let destinations = addresses(control, &question.destination)?;
+    let mut pairs = sources.iter().flat_map(|source| {
+        let same = |it: &&IpAddr| it.is_ipv4() == source.is_ipv4();
+        destinations.iter().filter(same).map(|it| (*source, *it))
+    });
+    let Some((source, destination)) = pairs.next() else {
+        let message = format!(
+            "{} and {} have no addresses of the same family",
+            question.source, question.destination
+        );
+        return Err(ApiError::new(ErrorKind::BadRequest, message));
+    };
+    let view = View::of(control);
+    let (egress, ingress) = view.sides(source, destination, Traffic::new(protocol, port));
+    let refuses = |side: &PolicySide| {
+        matches!(
+            side.outcome,
+            PolicyOutcome::Denied | PolicyOutcome::NoPolicy
+        )
+    };
+    Ok(PolicyExplained {
+        source: view.party(source),
+        destination: view.party(destination),
+        protocol: question.protocol,
+        port,
+        allowed: !refuses(&egress) && !refuses(&ingress),
+        egress,
+        ingress,
+    })
+}
+
+/// The addresses an end is known by: its own, or those of the pod of this name, IPv4 first.
+///
+/// # Errors
+/// NotFound when there are none.
+pub fn addresses(control: &Control, end: &str) -> Result<Vec<IpAddr>, ApiError> {
+    if let Ok(address) = end.parse() {
+        return Ok(vec![address]);
+    }
+    let is_it = |pod: Option<&PodRef>| pod.is_some_and(|pod| pod.to_string() == end);
+    let of_objects = control.objects.objects().filter_map(|object| match object {
+        Object::PolicyAddress(it) if is_it(it.pod.as_ref()) => Some(it.prefix.addr()),
+        _ => None,
+    });
+    let of_ports = control
+        .ports
+        .iter()
+        .filter(|it| is_it(it.spec.pod.as_ref()));
+    let of_ports = of_ports.flat_map(|it| it.spec.addresses.iter().copied());
+    let mut all: Vec<IpAddr> = of_objects.chain(of_ports).collect();
+    all.sort_unstable();
+    all.dedup();
+    if all.is_empty() {
+        let message = format!("{end} is neither an address nor a pod (NAMESPACE/POD) with one");
+        return Err(ApiError::new(ErrorKind::NotFound, message));
+    }
+    Ok(all)
+}
+
+/// The policies in force as answers need them.
+pub struct View<'a> {
+    tables: &'a Tables,
+    policies: &'a Policies,
+    pods: BTreeMap<IpAddr, &'a PodRef>,
+}
+
+impl<'a> View<'a> {
+    /// What is in force now.
+    pub fn of(control: &'a Control) -> Self {
+        let pod_of = |it: &'a PolicyAddress| Some((it.prefix.addr(), it.pod.as_ref()?));
+        let of_objects = control.objects.objects().filter_map(|object| match object {
+            Object::PolicyAddress(it) => pod_of(it),
+            _ => None,
+        });
+        let of_ports = control.ports.iter().flat_map(|port| {
+            let addresses = port.spec.addresses.iter();
+            addresses.filter_map(|it| Some((*it, port.spec.pod.as_ref()?)))
+        });
+        Self {
+            tables: &control.publisher.current().tables,
+            policies: control.compiler.policies(),
+            pods: of_objects.chain(of_ports).collect(),
+        }
+    }
+
+    /// The pod at an address.
+    pub fn pod(&self, address: IpAddr) -> Option<&'a PodRef> {
+        self.pods.get(&address).copied()
+    }
+
+    /// One end of a connection.
+    pub fn party(&self, address: IpAddr) -> PolicyParty {
+        let (identity, name) = self.policies.identity_of(address);
+        PolicyParty {
+            address,
+            pod: self.pod(address).cloned(),
+            identity,
+            name: name.to_owned(),
+        }
+    }
+
+    /// What the sender's and the receiver's policies say.
+    pub fn sides(
+        &self,
+        source: IpAddr,
+        destination: IpAddr,
+        traffic: Traffic,
+    ) -> (PolicySide, PolicySide) {
+        let judgement = self.tables.judge(&Connection {
+            source,
+            destination,
+            traffic,
+            from_node: self.tables.node().is_some_and(|node| node.owns(source)),
+        });
+        (self.side(judgement.egress), self.side(judgement.ingress))
+    }
+
+    fn side(&self, side: Side) -> PolicySide {
+        let (outcome, rule) = match side {
+            Side::Elsewhere => (PolicyOutcome::Elsewhere, None),
+            Side::Exempt => (PolicyOutcome::Exempt, None),
+            Side::Unknown => (PolicyOutcome::NoPolicy, None),
+            Side::Decided(decision) if decision.is_allowed() => {
+                (PolicyOutcome::Allowed, Some(decision.rule()))
+            }
+            Side::Decided(decision) => (PolicyOutcome::Denied, Some(decision.rule())),
+        };
+        PolicySide {
+            outcome,
+            origin: rule.and_then(|rule| self.policies.origin(rule)).cloned(),
+        }
+    }
+}

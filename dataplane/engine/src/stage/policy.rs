@@ -1,0 +1,150 @@
+//! What:   whether a connection may be: the sender's egress policy where it is a pod of this node, then the
+//!         receiver's ingress policy where that one is. Decided once, by the packet that begins the connection,
+//!         and again when a policy changed: then by the direction that opened the connection, whichever packet comes.
+//! Reads:  `headers`, `track`, `rx_kind`, policies, FIB, node addresses, the connection's entry.
+//! Writes: `track` of what it lets begin; the version of the policies into the connection's entry; the rules'
+//!         counters. Bears resets for both ends of a TCP connection that is no longer allowed.
+//! Drops:  what is not allowed, silently when it is new; whatever pods without a policy send or get; packets of
+//!         new connections when the flow table is full and nothing gives way.
+//! Order:  behind conntrack, so that replies and ICMP errors of allowed connections pass; connections begin here,
+//!         so that what is denied takes no room. In front of fragment, since later fragments have no ports.
+//!
+//! **Connections picked up.** When the flow table was lost, a TCP packet may come first from the side that was
+//! connected to. Its own direction may be denied though the connection is allowed. So for some minutes after an empty
+//! start a packet without SYN also passes when its reverse is allowed, and the connection is remembered as opened
+//! that way. It opens nothing: a host answers a segment of no connection with RST (RFC 9293 sections 3.10.7.1 and
+//! 3.10.7.2), and only a SYN begins one. A SYN is always decided in its own direction, also where such a packet left an
+//! entry (`tcp.rs` begins the connection anew). It must end some time, though: a pod that ignores our reset would
+//! otherwise go on with a revoked connection as if its packets were replies.
+
+use weft_wire::{Protocol, TcpFlags};
+
+use crate::counters::Stage;
+use crate::drop_reason::DropReason;
+use crate::packet::{Headers, Network, Packet, PortKind};
+use crate::pipeline::Context;
+use crate::reset;
+use crate::stage::conntrack;
+use crate::table::flow::{FlowKey, FlowRef, Tick};
+use crate::table::policy::{RuleId, Traffic};
+use crate::tables::{Connection, Judgement};
+
+pub(crate) fn process(packets: &mut [Packet], context: &mut Context<'_>) {
+    let now = Tick::of_ns(context.now_ns);
+    let (epoch, policy_epoch) = (
+        context.tables.epoch() as u32,
+        context.tables.policy().epoch(),
+    );
+    super::each(Stage::Policy, packets, context, |packet, context| {
+        match packet.track.flow {
+            Some(flow) if context.flows.is_allowed(flow, epoch, policy_epoch) => Ok(()),
+            // An error about an allowed connection; nothing of it is decided by it.
+            Some(_) if packet.track.related => Ok(()),
+            Some(flow) => decide_again(packet, flow, now, context),
+            None => decide_new(packet, now, context),
+        }
+    });
+}
+
+/// Decides about a packet of no known connection.
+#[inline(never)]
+fn decide_new(packet: &mut Packet, now: Tick, context: &mut Context<'_>) -> Result<(), DropReason> {
+    let headers = packet.headers;
+    if !matches!(headers.network, Network::V4 | Network::V6) || !headers.has_upper_header() {
+        return Ok(());
+    }
+    // Another packet of this batch may have begun the connection.
+    if conntrack::follow(packet, now, context) {
+        return Ok(());
+    }
+    let connection = connection(packet, context);
+    let judgement = context.tables.judge(&connection);
+    let refusal = judgement.refusal();
+    if let Some((reason, rule)) = refusal
+        && !(may_be_reply(&headers, context) && is_allowed_back(&headers, context))
+    {
+        context.policy.denied(rule);
+        return Err(reason);
+    }
+    conntrack::begin(packet, now, context)?;
+    if let Some(flow) = packet.track.flow {
+        context.flows.allow(flow, context.tables.policy().epoch());
+        match refusal {
+            None => count_allowed(&judgement, context),
+            Some(_) => context.flows.reverse(flow),
+        }
+    }
+    Ok(())
+}
+
+fn connection(packet: &Packet, context: &Context<'_>) -> Connection {
+    let headers = &packet.headers;
+    Connection {
+        source: headers.source,
+        destination: headers.destination,
+        traffic: Traffic::new(headers.protocol, headers.ports.1),
+        from_node: packet.rx_kind == PortKind::Node && context.node.owns(headers.source),
+    }
+}
+
+/// Whether it cannot open a connection, and those it may be part of are not all known; see the module's text.
+fn may_be_reply(headers: &Headers, context: &Context<'_>) -> bool {
+    let opens =
+        headers.tcp_flags.intersects(TcpFlags::SYN) && !headers.tcp_flags.intersects(TcpFlags::ACK);
+    context.picks_up && headers.protocol == Protocol::TCP && !opens
+}
+
+/// Whether the receiver may connect to the sender.
+fn is_allowed_back(headers: &Headers, context: &Context<'_>) -> bool {
+    let back = Connection {
+        source: headers.destination,
+        destination: headers.source,
+        traffic: Traffic::new(headers.protocol, headers.ports.0),
+        from_node: context.node.owns(headers.destination),
+    };
+    context.tables.judge(&back).refusal().is_none()
+}
+
+fn count_allowed(judgement: &Judgement, context: &mut Context<'_>) {
+    for rule in judgement.rules().filter(|rule| *rule != RuleId::NONE) {
+        context.policy.allowed(rule);
+    }
+}
+
+/// Decides about a connection that older policies allowed.
+#[inline(never)]
+fn decide_again(
+    packet: &mut Packet,
+    flow: FlowRef,
+    now: Tick,
+    context: &mut Context<'_>,
+) -> Result<(), DropReason> {
+    let Some(key) = context.flows.opening(flow) else {
+        // It ended earlier in this batch.
+        packet.track.flow = None;
+        return decide_new(packet, now, context);
+    };
+    let refusal = refusal(&key, packet, context);
+    let Some((_, rule)) = refusal else {
+        context.flows.allow(flow, context.tables.policy().epoch());
+        return Ok(());
+    };
+    context.policy.denied(rule);
+    reset::both_ends(packet, context);
+    context.flows.remove(flow);
+    Err(DropReason::PolicyRevoked)
+}
+
+/// Why a connection opened by packets with this key may not be. The packet at hand may be another one, but whatever
+/// has a node's address as source came from its stack: the source stage lets nobody else.
+fn refusal(key: &FlowKey, packet: &Packet, context: &Context<'_>) -> Option<(DropReason, RuleId)> {
+    let source = key.tuple.source();
+    let came_elsewhere = packet.headers.source == source && packet.rx_kind != PortKind::Node;
+    let connection = Connection {
+        source,
+        destination: key.tuple.destination(),
+        traffic: Traffic::new(Protocol(key.protocol), key.tuple.ports().1),
+        from_node: !came_elsewhere && context.node.owns(source),
+    };
+    context.tables.judge(&connection).refusal()
+}

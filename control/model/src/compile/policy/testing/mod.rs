@@ -3,6 +3,7 @@
 //! ([`evaluator`]), what the table objects say of it ([`interpreter`]), and mistakes a compiler could
 //! make ([`fault`]). Evaluator and compiler share nothing but the types of the API.
 
+pub mod conformance;
 pub mod evaluator;
 pub mod fault;
 pub mod generator;

@@ -79,7 +79,7 @@ impl DesiredState {
                 }
             }
         }
-        let compiled = self.compiler.compile(&self.store);
+        let compiled = self.compiler.compile(&self.store, &[]);
         let mut problems = self.store.problems();
         problems.extend(compiled.problems);
         Outcome {

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Node, Service};
 
+use crate::compile;
 use crate::manifest::Resource;
 
 /// A value that makes no sense.
@@ -37,7 +38,7 @@ pub fn check(resource: &Resource) -> Result<(), BadValue> {
     match resource {
         Resource::Node(node) => NodeFacts::of(node).map(drop),
         Resource::Service(service) => cluster_ips(service).map(drop),
-        _ => Ok(()),
+        other => compile::check_policy(other),
     }
 }
 

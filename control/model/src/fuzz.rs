@@ -13,9 +13,9 @@ pub fn manifest(bytes: &[u8]) {
         for file in ["fuzz.yaml", "fuzz.json"] {
             store.apply(file, text);
         }
-        compiler.compile(&store);
+        compiler.compile(&store, &[]);
     }
     store.problems();
     store.remove("fuzz.yaml");
-    compiler.compile(&store);
+    compiler.compile(&store, &[]);
 }

@@ -12,7 +12,7 @@
 //! let mut store = Store::default();
 //! let node = "{apiVersion: v1, kind: Node, metadata: {name: a}, spec: {podCIDR: 10.1.0.0/24}}";
 //! store.apply("node.yaml", node.as_bytes());
-//! let compiled = Compiler::new(ClusterConfig::of_node("a")).compile(&store);
+//! let compiled = Compiler::new(ClusterConfig::of_node("a")).compile(&store, &[]);
 //! let weft0 = &compiled.desired.local.unwrap().node_port_addresses[0];
 //! assert_eq!(weft0.to_string(), "10.1.0.1");
 //! ```

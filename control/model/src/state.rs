@@ -6,7 +6,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use weft_api::PodRef;
 
-use crate::manifest::{self, Item, Kind, ManifestError, ObjectKey, Resource};
+use crate::manifest::{self, Item, Kind, ManifestError, ObjectKey, Reading, Resource};
 
 /// The objects of all files.
 #[derive(Clone, Debug, Default)]
@@ -26,6 +26,8 @@ struct File {
     good_text: Option<Arc<[u8]>>,
     problems: Vec<String>,
     notes: Vec<String>,
+    /// Policies it holds now that it is broken, with the object where it could be decoded.
+    suspects: BTreeMap<ObjectKey, Option<Resource>>,
 }
 
 #[derive(Clone, Debug)]
@@ -63,20 +65,30 @@ impl Store {
             known.problems = vec![format!("{file}:{line}: {reason}")];
             return Effect::Broken;
         }
-        match manifest::parse(file, bytes) {
-            Err(errors) => {
-                known.problems = errors.iter().map(ManifestError::to_string).collect();
-                Effect::Broken
+        let reading = manifest::read(file, bytes);
+        if !reading.errors.is_empty() {
+            known.problems = reading
+                .errors
+                .iter()
+                .map(ManifestError::to_string)
+                .collect();
+            let suspects = suspects(reading);
+            if known.suspects != suspects {
+                known.suspects = suspects;
+                self.revision += 1;
             }
-            Ok(manifest) => {
-                known.problems.clear();
-                known.notes = manifest.notes;
-                known.good_text = Some(bytes.into());
-                let items = manifest.objects.into_iter();
-                self.replace(file, items.map(|item| (item.key.clone(), item)).collect());
-                Effect::Read
-            }
+            return Effect::Broken;
         }
+        let manifest = reading.manifest;
+        known.problems.clear();
+        if !std::mem::take(&mut known.suspects).is_empty() {
+            self.revision += 1;
+        }
+        known.notes = manifest.notes;
+        known.good_text = Some(bytes.into());
+        let items = manifest.objects.into_iter();
+        self.replace(file, items.map(|item| (item.key.clone(), item)).collect());
+        Effect::Read
     }
 
     /// `file` is there but cannot be read: what it last held stays in force.
@@ -89,7 +101,10 @@ impl Store {
     pub fn remove(&mut self, file: &str) {
         if self.files.contains_key(file) {
             self.replace(file, BTreeMap::new());
-            self.files.remove(file);
+            let gone = self.files.remove(file);
+            if gone.is_some_and(|file| !file.suspects.is_empty()) {
+                self.revision += 1;
+            }
         }
     }
 
@@ -130,6 +145,23 @@ impl Store {
             .range(first..)
             .take_while(move |(key, _)| key.kind == kind)
             .map(|(key, object)| (key, &object.resource))
+    }
+
+    /// All policies that must not be passed over, by kind, namespace and name: those in force, and
+    /// those that only stand in broken files and never were good. Of the latter the object is there
+    /// where it could be decoded, though something is wrong with it or with its file.
+    pub fn policies(&self) -> impl Iterator<Item = (&ObjectKey, Option<&Resource>)> {
+        let mut all: BTreeMap<&ObjectKey, Option<&Resource>> = BTreeMap::new();
+        for (key, resource) in self.files.values().flat_map(|file| &file.suspects) {
+            all.entry(key).or_insert(resource.as_ref());
+        }
+        for kind in Kind::ALL.into_iter().filter(|kind| kind.is_policy()) {
+            all.extend(
+                self.of_kind(kind)
+                    .map(|(key, resource)| (key, Some(resource))),
+            );
+        }
+        all.into_iter()
     }
 
     /// The nodes, by name.
@@ -200,10 +232,17 @@ impl Store {
                 resource: item.resource.clone(),
             })
         });
-        if current.map(|c| &c.resource) != new.as_ref().map(|n| &n.resource) {
+        let same = current.map(|c| &c.resource) == new.as_ref().map(|n| &n.resource);
+        if !same {
             self.revision += 1;
         }
         match new {
+            // What is equal stays the same in memory too: that is how a compiler sees it.
+            Some(new) if same => {
+                if let Some(current) = self.objects.get_mut(&key) {
+                    current.file = new.file;
+                }
+            }
             Some(new) => {
                 self.objects.insert(key, new);
             }
@@ -234,6 +273,14 @@ impl Store {
         let item = self.files.get(file).and_then(|file| file.good.get(key));
         item.map_or(1, |item| item.line)
     }
+}
+
+/// The policies of a broken file, good ones too: none of them came into force.
+fn suspects(reading: Reading) -> BTreeMap<ObjectKey, Option<Resource>> {
+    let good = reading.manifest.objects.into_iter();
+    let good = good.filter(|item| item.key.kind.is_policy());
+    let good = good.map(|item| (item.key, Some(item.resource)));
+    reading.broken_policies.into_iter().chain(good).collect()
 }
 
 /// A file cut off in the middle of a line may still be YAML: `podCIDR: 10.1.2.0/2`. It is told

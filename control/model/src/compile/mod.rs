@@ -1,6 +1,7 @@
 //! Desired state to table objects, as one node sees them.
 
 mod node;
+mod policy;
 mod route;
 
 use std::collections::BTreeMap;
@@ -12,6 +13,8 @@ use weft_api::{DEFAULT_VNI, VXLAN_PORT};
 use crate::diff;
 use crate::state::Store;
 use node::Claims;
+use policy::PolicyCompiler;
+pub use policy::{LocalPod, PolicyObjects};
 
 /// What the agent's command line says about the cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +40,8 @@ pub struct Desired {
     pub remotes: Vec<RemoteNode>,
     /// Ranges of cluster addresses; no prefix twice.
     pub ranges: Vec<ClusterRange>,
+    /// Who addresses belong to, and the rules of local pods.
+    pub policy: PolicyObjects,
 }
 
 /// What compiling gave.
@@ -49,11 +54,12 @@ pub struct Compiled {
 }
 
 /// Turns desired state into table objects. It remembers who held a prefix or an address, so that a
-/// node that arrives later with the same one cannot take it away.
+/// node that arrives later with the same one cannot take it away, and what it compiled of policies.
 #[derive(Clone, Debug)]
 pub struct Compiler {
     config: ClusterConfig,
     claims: Claims,
+    policy: PolicyCompiler,
 }
 
 impl ClusterConfig {
@@ -75,21 +81,24 @@ impl Compiler {
         Self {
             config,
             claims: Claims::default(),
+            policy: PolicyCompiler::default(),
         }
     }
 
-    /// Compiles all of `store`.
-    pub fn compile(&mut self, store: &Store) -> Compiled {
+    /// Compiles all of `store`, for a node with these pods.
+    pub fn compile(&mut self, store: &Store, local_pods: &[LocalPod]) -> Compiled {
         let mut problems = Vec::new();
         let nodes = self.claims.settle(store, &mut problems);
         let local = node::local(&self.config, &nodes, &mut problems);
         let remotes = node::remotes(&self.config, &nodes, &mut problems);
         let ranges = route::ranges(&self.config, &nodes, store, &mut problems);
+        let policy = self.policy.compile(store, local_pods, &mut problems);
         Compiled {
             desired: Desired {
                 local,
                 remotes,
                 ranges,
+                policy,
             },
             problems,
         }
@@ -102,7 +111,8 @@ impl Desired {
         let local = self.local.iter().cloned().map(Object::LocalNode);
         let remotes = self.remotes.iter().cloned().map(Object::RemoteNode);
         let ranges = self.ranges.iter().cloned().map(Object::ClusterRange);
-        diff::by_key(local.chain(remotes).chain(ranges))
+        let policy = self.policy.objects();
+        diff::by_key(local.chain(remotes).chain(ranges).chain(policy))
     }
 
     /// Ranges of pod addresses of the whole cluster.
@@ -120,6 +130,10 @@ impl Desired {
         self.ranges.iter().filter(of).map(|range| range.prefix)
     }
 }
+
+pub(crate) use policy::check as check_policy;
+#[cfg(any(test, feature = "testing"))]
+pub use policy::testing;
 
 #[cfg(test)]
 mod tests;

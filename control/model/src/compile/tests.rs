@@ -41,7 +41,8 @@ fn two_nodes_become_a_local_one_a_remote_one_and_ranges() {
     let service =
         "apiVersion: v1\nkind: Service\nmetadata: {name: s}\nspec: {clusterIP: 10.96.0.9}\n";
     store.apply("s.yaml", service.as_bytes());
-    let Compiled { desired, problems } = Compiler::new(ClusterConfig::of_node("a")).compile(&store);
+    let Compiled { desired, problems } =
+        Compiler::new(ClusterConfig::of_node("a")).compile(&store, &[]);
     assert_eq!(problems, [] as [&str; 0]);
     let local = desired.local.as_ref().unwrap();
     assert_eq!(local.node_port_addresses, [ip("10.1.1.1"), ip("fd00:1::1")]);
@@ -51,7 +52,10 @@ fn two_nodes_become_a_local_one_a_remote_one_and_ranges() {
     assert_eq!(desired.pod_ranges().count(), 4);
     let services: Vec<_> = desired.service_ranges().map(|r| r.to_string()).collect();
     assert_eq!(services, ["10.96.0.9/32"]);
-    assert_eq!(desired.objects().len(), 7);
+    // Of four addresses of nodes and four of their weft0s, one identity each node.
+    assert_eq!(desired.policy.addresses.len(), 8);
+    assert_eq!(desired.policy.identities.len(), 2);
+    assert_eq!(desired.objects().len(), 7 + 8 + 2);
 }
 
 #[test]
@@ -63,7 +67,7 @@ fn configured_ranges_cover_what_lies_in_them() {
     let mut config = ClusterConfig::of_node("a");
     config.service_cidrs = vec!["10.96.0.0/16".parse().unwrap()];
     config.cluster_cidrs = vec!["10.1.0.0/16".parse().unwrap()];
-    let desired = Compiler::new(config.clone()).compile(&store).desired;
+    let desired = Compiler::new(config.clone()).compile(&store, &[]).desired;
     let ranges: Vec<_> = desired
         .ranges
         .iter()
@@ -71,7 +75,7 @@ fn configured_ranges_cover_what_lies_in_them() {
         .collect();
     assert_eq!(ranges, ["10.1.0.0/16", "10.96.0.0/16", "fd96::9/128"]);
     config.service_cidrs = vec!["10.1.128.0/20".parse().unwrap()];
-    let problems = Compiler::new(config).compile(&store).problems;
+    let problems = Compiler::new(config).compile(&store, &[]).problems;
     assert_eq!(
         problems,
         ["service range 10.1.128.0/20 overlaps pod range 10.1.0.0/16"]
@@ -83,16 +87,16 @@ fn a_contested_prefix_stays_with_its_holder() {
     let mut store = Store::default();
     apply(&mut store, "b", &["192.0.2.2"], &["10.1.0.0/24"]);
     let mut compiler = Compiler::new(ClusterConfig::of_node("b"));
-    compiler.compile(&store);
+    compiler.compile(&store, &[]);
     apply(&mut store, "a", &["192.0.2.1"], &["10.1.0.0/16"]);
-    let compiled = compiler.compile(&store);
+    let compiled = compiler.compile(&store, &[]);
     assert_eq!(compiled.desired.local.unwrap().pod_cidrs.len(), 1);
     assert_eq!(
         compiled.problems,
         ["Node a: pod CIDR 10.1.0.0/16 overlaps 10.1.0.0/24 of Node b, which keeps it"]
     );
     // A compiler that has seen neither goes by name.
-    let fresh = Compiler::new(ClusterConfig::of_node("b")).compile(&store);
+    let fresh = Compiler::new(ClusterConfig::of_node("b")).compile(&store, &[]);
     assert!(
         fresh.problems[0].starts_with("Node b: pod CIDR"),
         "{:?}",
@@ -107,7 +111,7 @@ fn contested_and_impossible_addresses_are_told() {
     apply(&mut store, "b", &["192.0.2.1"], &["10.2.0.0/24"]);
     apply(&mut store, "c", &["10.1.0.7"], &["10.3.0.0/24"]);
     apply(&mut store, "d", &["2001:db8::4"], &["10.4.0.0/24"]);
-    let compiled = Compiler::new(ClusterConfig::of_node("a")).compile(&store);
+    let compiled = Compiler::new(ClusterConfig::of_node("a")).compile(&store, &[]);
     assert_eq!(compiled.desired.remotes, []);
     for (problem, part) in compiled.problems.iter().zip([
         "Node b: InternalIP 192.0.2.1 is also that of Node a",
@@ -125,7 +129,7 @@ fn contested_and_impossible_addresses_are_told() {
 fn without_its_own_node_nothing_is_reachable() {
     let mut store = Store::default();
     apply(&mut store, "b", &["192.0.2.2"], &["10.2.0.0/24"]);
-    let compiled = Compiler::new(ClusterConfig::of_node("a")).compile(&store);
+    let compiled = Compiler::new(ClusterConfig::of_node("a")).compile(&store, &[]);
     assert_eq!(
         (compiled.desired.local, compiled.desired.remotes.len()),
         (None, 0)
@@ -155,7 +159,7 @@ fn claims_find_any_overlap_as_a_plain_scan_does() {
             }
         }
         let mut compiler = Compiler::new(ClusterConfig::of_node("n00"));
-        let mut compiled: Vec<IpNet> = compiler.compile(&store).desired.pod_ranges().collect();
+        let mut compiled: Vec<IpNet> = compiler.compile(&store, &[]).desired.pod_ranges().collect();
         kept.sort();
         compiled.sort();
         prop_assert_eq!(compiled, kept);

@@ -129,6 +129,20 @@ impl Document<'_> {
         }
     }
 
+    /// The value of the first line `field: value` in block style, at the start of a line (`depth`
+    /// 0) or indented. For documents that cannot be decoded.
+    pub fn first_value(&self, depth: usize, field: &str) -> Option<&str> {
+        self.text.lines().find_map(|line| {
+            let text = line.trim_start();
+            let fits = (line.len() > text.len()) == (depth > 0);
+            let rest = text
+                .strip_prefix(field)
+                .filter(|_| fits)?
+                .strip_prefix(':')?;
+            Some(rest.trim().trim_matches(['"', '\'']))
+        })
+    }
+
     /// The line of the value at `index` of the list `items`, where the syntax tells.
     pub fn item_lines(&self) -> Vec<usize> {
         #[derive(serde::Deserialize)]

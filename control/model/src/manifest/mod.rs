@@ -3,8 +3,10 @@
 //! A file is one unit: either all of it can be read, or it is broken and says why, so that a file
 //! cut off in the middle never counts as one that holds less.
 
+pub mod cluster_network_policy;
 mod document;
 mod resource;
+pub mod security_group;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -39,6 +41,17 @@ pub struct Item {
     pub resource: Resource,
 }
 
+/// A file as far as it can be read.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Reading {
+    /// What could be read.
+    pub manifest: Manifest,
+    /// Policies that are wrong, by key, with the object where it could be decoded.
+    pub broken_policies: Vec<(ObjectKey, Option<Resource>)>,
+    /// Everything that is wrong, up to a bound.
+    pub errors: Vec<ManifestError>,
+}
+
 /// Why a file is broken.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct ManifestError {
@@ -67,24 +80,28 @@ impl fmt::Display for ManifestError {
 /// # Errors
 /// Everything that is wrong with it, up to a bound.
 pub fn parse(file: &str, bytes: &[u8]) -> Result<Manifest, Vec<ManifestError>> {
+    let reading = read(file, bytes);
+    match reading.errors.is_empty() {
+        true => Ok(reading.manifest),
+        false => Err(reading.errors),
+    }
+}
+
+/// Reads the `bytes` of `file` as far as that goes.
+pub fn read(file: &str, bytes: &[u8]) -> Reading {
     let mut reader = Reader {
         file,
-        manifest: Manifest::default(),
+        reading: Reading::default(),
         keys: BTreeSet::new(),
-        errors: Vec::new(),
     };
     reader.read(bytes);
-    match reader.errors.is_empty() {
-        true => Ok(reader.manifest),
-        false => Err(reader.errors),
-    }
+    reader.reading
 }
 
 struct Reader<'a> {
     file: &'a str,
-    manifest: Manifest,
+    reading: Reading,
     keys: BTreeSet<ObjectKey>,
-    errors: Vec<ManifestError>,
 }
 
 /// The part every object has.
@@ -131,7 +148,10 @@ impl Reader<'_> {
     fn document(&mut self, document: &Document<'_>) {
         let header: Header = match document.decode() {
             Ok(header) => header,
-            Err(error) => return self.fail(error.line, None, &error.reason),
+            Err(error) => {
+                self.broken_policy(&Header::guess(document), None);
+                return self.fail(error.line, None, &error.reason);
+            }
         };
         let is_list = header.api_version.as_deref() == Some("v1")
             && header.kind.as_deref().is_some_and(|k| k.ends_with("List"));
@@ -185,9 +205,10 @@ impl Reader<'_> {
                 "{}:{line}: {label}: weft does not read {api_version} {name}",
                 self.file
             );
-            return self.manifest.notes.push(note);
+            return self.reading.manifest.notes.push(note);
         };
         if kind.api_version() != api_version {
+            self.broken_policy(header, None);
             let reason = format!(
                 "weft reads {name} as {}, not as {api_version}",
                 kind.api_version()
@@ -195,15 +216,27 @@ impl Reader<'_> {
             return self.fail(line, Some(label), &reason);
         }
         match read_object(kind, encoded, document, line) {
-            Err(error) => self.fail(error.line, Some(label), &error.reason),
-            Ok(item) if self.keys.insert(item.key.clone()) => self.manifest.objects.push(item),
+            Err((error, resource)) => {
+                self.broken_policy(header, resource);
+                self.fail(error.line, Some(label), &error.reason);
+            }
+            Ok(item) if self.keys.insert(item.key.clone()) => {
+                self.reading.manifest.objects.push(item);
+            }
             Ok(_) => self.fail(line, Some(label), "is in this file twice"),
         }
     }
 
+    fn broken_policy(&mut self, header: &Header, resource: Option<Resource>) {
+        if let Some(key) = header.key().filter(|key| key.kind.is_policy()) {
+            self.reading.broken_policies.push((key, resource));
+        }
+    }
+
     fn fail(&mut self, line: usize, object: Option<String>, reason: &str) {
-        if self.errors.len() < ERRORS_MAX {
-            self.errors.push(ManifestError {
+        let errors = &mut self.reading.errors;
+        if errors.len() < ERRORS_MAX {
+            errors.push(ManifestError {
                 file: self.file.to_owned(),
                 line,
                 object,
@@ -218,24 +251,52 @@ fn read_object(
     encoded: &Encoded<'_>,
     document: &Document<'_>,
     line: usize,
-) -> Result<Item, SyntaxError> {
-    let resource = kind.decode(encoded)?;
-    let key = resource.key().ok_or_else(|| SyntaxError {
-        line,
-        reason: "has no metadata.name".to_owned(),
-    })?;
-    facts::check(&resource).map_err(|bad| SyntaxError {
-        line: document.line_of(&bad.value).max(line),
-        reason: bad.reason,
-    })?;
-    Ok(Item {
-        key,
-        line,
-        resource,
-    })
+) -> Result<Item, (SyntaxError, Option<Resource>)> {
+    let resource = kind.decode(encoded).map_err(|error| (error, None))?;
+    let Some(key) = resource.key() else {
+        let reason = "has no metadata.name".to_owned();
+        return Err((SyntaxError { line, reason }, None));
+    };
+    match facts::check(&resource) {
+        Ok(()) => Ok(Item {
+            key,
+            line,
+            resource,
+        }),
+        Err(bad) => {
+            let error = SyntaxError {
+                line: document.line_of(&bad.value).max(line),
+                reason: bad.reason,
+            };
+            Err((error, Some(resource)))
+        }
+    }
 }
 
 impl Header {
+    /// What a document that cannot be decoded says it is, by the lines that usually say it.
+    fn guess(document: &Document<'_>) -> Self {
+        let [api_version, kind, namespace, name] = [
+            (0, "apiVersion"),
+            (0, "kind"),
+            (1, "namespace"),
+            (1, "name"),
+        ]
+        .map(|(depth, field)| document.first_value(depth, field).map(str::to_owned));
+        Self {
+            api_version,
+            kind,
+            metadata: HeaderMetadata { namespace, name },
+        }
+    }
+
+    /// The key of an object with this header, if it is of a kind we read.
+    fn key(&self) -> Option<ObjectKey> {
+        let kind = Kind::find(self.api_version.as_deref()?, self.kind.as_deref()?)?;
+        let namespace = self.metadata.namespace.as_deref();
+        ObjectKey::new(kind, namespace, self.metadata.name.as_deref()?)
+    }
+
     fn label(&self, kind: &str) -> String {
         let name = self.metadata.name.as_deref().unwrap_or("(without a name)");
         match self.metadata.namespace.as_deref() {

@@ -3,11 +3,14 @@
 use std::fmt;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::de::DeserializeOwned;
+
+use super::cluster_network_policy::ClusterNetworkPolicy;
+use super::security_group::{SecurityGroup, SecurityGroupPolicy};
 
 /// A kind weft reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -24,6 +27,14 @@ pub enum Kind {
     EndpointSlice,
     /// A policy.
     NetworkPolicy,
+    /// Whom a pod runs as; its labels matter to security groups.
+    ServiceAccount,
+    /// A policy of the whole cluster.
+    ClusterNetworkPolicy,
+    /// Which pods have which security groups.
+    SecurityGroupPolicy,
+    /// What a security group allows.
+    SecurityGroup,
 }
 
 /// One object; a clone shares it.
@@ -41,6 +52,14 @@ pub enum Resource {
     EndpointSlice(Arc<EndpointSlice>),
     /// See [`Kind::NetworkPolicy`].
     NetworkPolicy(Arc<NetworkPolicy>),
+    /// See [`Kind::ServiceAccount`].
+    ServiceAccount(Arc<ServiceAccount>),
+    /// See [`Kind::ClusterNetworkPolicy`].
+    ClusterNetworkPolicy(Arc<ClusterNetworkPolicy>),
+    /// See [`Kind::SecurityGroupPolicy`].
+    SecurityGroupPolicy(Arc<SecurityGroupPolicy>),
+    /// See [`Kind::SecurityGroup`].
+    SecurityGroup(Arc<SecurityGroup>),
 }
 
 /// What names an object in the cluster.
@@ -52,6 +71,23 @@ pub struct ObjectKey {
     pub namespace: String,
     /// Its name.
     pub name: String,
+}
+
+impl ObjectKey {
+    /// The key of an object with these metadata; one without a namespace is in `default`. None
+    /// without a name.
+    pub fn new(kind: Kind, namespace: Option<&str>, name: &str) -> Option<Self> {
+        let given = namespace.filter(|namespace| !namespace.is_empty());
+        let namespace = match kind.is_namespaced() {
+            true => given.unwrap_or("default"),
+            false => "",
+        };
+        (!name.is_empty()).then(|| Self {
+            kind,
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        })
+    }
 }
 
 impl fmt::Display for ObjectKey {
@@ -66,13 +102,17 @@ impl fmt::Display for ObjectKey {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 10] = [
         Self::Node,
         Self::Namespace,
         Self::Pod,
         Self::Service,
         Self::EndpointSlice,
         Self::NetworkPolicy,
+        Self::ServiceAccount,
+        Self::ClusterNetworkPolicy,
+        Self::SecurityGroupPolicy,
+        Self::SecurityGroup,
     ];
 
     /// `kind` as manifests write it.
@@ -84,21 +124,43 @@ impl Kind {
             Self::Service => "Service",
             Self::EndpointSlice => "EndpointSlice",
             Self::NetworkPolicy => "NetworkPolicy",
+            Self::ServiceAccount => "ServiceAccount",
+            Self::ClusterNetworkPolicy => "ClusterNetworkPolicy",
+            Self::SecurityGroupPolicy => "SecurityGroupPolicy",
+            Self::SecurityGroup => "SecurityGroup",
         }
     }
 
     /// The one `apiVersion` we read it in.
     pub fn api_version(self) -> &'static str {
         match self {
-            Self::Node | Self::Namespace | Self::Pod | Self::Service => "v1",
+            Self::Node | Self::Namespace | Self::Pod | Self::Service | Self::ServiceAccount => "v1",
             Self::EndpointSlice => "discovery.k8s.io/v1",
             Self::NetworkPolicy => "networking.k8s.io/v1",
+            Self::ClusterNetworkPolicy => "policy.networking.k8s.io/v1alpha2",
+            Self::SecurityGroupPolicy => "vpcresources.k8s.aws/v1beta1",
+            Self::SecurityGroup => "weft.dev/v1alpha1",
         }
     }
 
     /// False for kinds of the whole cluster.
     pub fn is_namespaced(self) -> bool {
-        !matches!(self, Self::Node | Self::Namespace)
+        !matches!(
+            self,
+            Self::Node | Self::Namespace | Self::ClusterNetworkPolicy | Self::SecurityGroup
+        )
+    }
+
+    /// Whether objects of this kind say which connections may be. A broken one must not be passed
+    /// over: nobody may reach a pod because the policy that forbids it cannot be read.
+    pub fn is_policy(self) -> bool {
+        matches!(
+            self,
+            Self::NetworkPolicy
+                | Self::ClusterNetworkPolicy
+                | Self::SecurityGroupPolicy
+                | Self::SecurityGroup
+        )
     }
 
     /// The kind called `name` in an API group we know. A kind of the same name in a foreign group
@@ -125,6 +187,12 @@ impl Kind {
             Self::Service => Resource::Service(Arc::new(decoder.decode()?)),
             Self::EndpointSlice => Resource::EndpointSlice(Arc::new(decoder.decode()?)),
             Self::NetworkPolicy => Resource::NetworkPolicy(Arc::new(decoder.decode()?)),
+            Self::ServiceAccount => Resource::ServiceAccount(Arc::new(decoder.decode()?)),
+            Self::ClusterNetworkPolicy => {
+                Resource::ClusterNetworkPolicy(Arc::new(decoder.decode()?))
+            }
+            Self::SecurityGroupPolicy => Resource::SecurityGroupPolicy(Arc::new(decoder.decode()?)),
+            Self::SecurityGroup => Resource::SecurityGroup(Arc::new(decoder.decode()?)),
         })
     }
 }
@@ -151,6 +219,27 @@ impl Resource {
             Self::Service(_) => Kind::Service,
             Self::EndpointSlice(_) => Kind::EndpointSlice,
             Self::NetworkPolicy(_) => Kind::NetworkPolicy,
+            Self::ServiceAccount(_) => Kind::ServiceAccount,
+            Self::ClusterNetworkPolicy(_) => Kind::ClusterNetworkPolicy,
+            Self::SecurityGroupPolicy(_) => Kind::SecurityGroupPolicy,
+            Self::SecurityGroup(_) => Kind::SecurityGroup,
+        }
+    }
+
+    /// Whether both are one object in memory, and so unchanged.
+    pub fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Node(a), Self::Node(b)) => Arc::ptr_eq(a, b),
+            (Self::Namespace(a), Self::Namespace(b)) => Arc::ptr_eq(a, b),
+            (Self::Pod(a), Self::Pod(b)) => Arc::ptr_eq(a, b),
+            (Self::Service(a), Self::Service(b)) => Arc::ptr_eq(a, b),
+            (Self::EndpointSlice(a), Self::EndpointSlice(b)) => Arc::ptr_eq(a, b),
+            (Self::NetworkPolicy(a), Self::NetworkPolicy(b)) => Arc::ptr_eq(a, b),
+            (Self::ServiceAccount(a), Self::ServiceAccount(b)) => Arc::ptr_eq(a, b),
+            (Self::ClusterNetworkPolicy(a), Self::ClusterNetworkPolicy(b)) => Arc::ptr_eq(a, b),
+            (Self::SecurityGroupPolicy(a), Self::SecurityGroupPolicy(b)) => Arc::ptr_eq(a, b),
+            (Self::SecurityGroup(a), Self::SecurityGroup(b)) => Arc::ptr_eq(a, b),
+            _ => false,
         }
     }
 
@@ -163,23 +252,17 @@ impl Resource {
             Self::Service(o) => &o.metadata,
             Self::EndpointSlice(o) => &o.metadata,
             Self::NetworkPolicy(o) => &o.metadata,
+            Self::ServiceAccount(o) => &o.metadata,
+            Self::ClusterNetworkPolicy(o) => &o.metadata,
+            Self::SecurityGroupPolicy(o) => &o.metadata,
+            Self::SecurityGroup(o) => &o.metadata,
         }
     }
 
     /// Its key; an object without a namespace is in `default`. None without a name.
     pub fn key(&self) -> Option<ObjectKey> {
         let metadata = self.metadata();
-        let kind = self.kind();
-        let given = metadata.namespace.as_deref().filter(|n| !n.is_empty());
-        let namespace = match kind.is_namespaced() {
-            true => given.unwrap_or("default"),
-            false => "",
-        };
-        let name = metadata.name.clone().filter(|name| !name.is_empty())?;
-        Some(ObjectKey {
-            kind,
-            namespace: namespace.to_owned(),
-            name,
-        })
+        let namespace = metadata.namespace.as_deref();
+        ObjectKey::new(self.kind(), namespace, metadata.name.as_deref()?)
     }
 }

@@ -39,6 +39,25 @@ apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
 metadata: {name: deny}
 spec: {podSelector: {}, policyTypes: [Ingress]}
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: web, namespace: shop}
+---
+apiVersion: policy.networking.k8s.io/v1alpha2
+kind: ClusterNetworkPolicy
+metadata: {name: guard}
+spec: {tier: Admin, priority: 1, subject: {namespaces: {}}}
+---
+apiVersion: vpcresources.k8s.aws/v1beta1
+kind: SecurityGroupPolicy
+metadata: {name: db, namespace: shop}
+spec: {podSelector: {}, securityGroups: {groupIds: [sg-1]}}
+---
+apiVersion: weft.dev/v1alpha1
+kind: SecurityGroup
+metadata: {name: sg-1}
+spec: {inbound: [{protocol: tcp, fromPort: 80, cidr: 10.0.0.0/8}]}
 ";
 
 #[test]
@@ -52,11 +71,15 @@ fn every_kind_is_read_and_a_missing_namespace_is_default() {
             "Pod shop/web-0",
             "Service default/web",
             "EndpointSlice default/web-x",
-            "NetworkPolicy default/deny"
+            "NetworkPolicy default/deny",
+            "ServiceAccount shop/web",
+            "ClusterNetworkPolicy guard",
+            "SecurityGroupPolicy shop/db",
+            "SecurityGroup sg-1"
         ]
     );
     let lines: Vec<usize> = manifest.objects.iter().map(|o| o.line).collect();
-    assert_eq!(lines, [1, 5, 9, 15, 20, 26]);
+    assert_eq!(lines, [1, 5, 9, 15, 20, 26, 31, 35, 40, 45]);
 }
 
 #[test]

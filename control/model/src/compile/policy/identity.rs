@@ -1,0 +1,339 @@
+//! Identities: whom an address belongs to, and what matches whom.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use k8s_openapi::api::core::v1::Node;
+use weft_api::PodRef;
+use weft_api::policy::{Identity, PolicyAddress};
+
+use super::block::Blocks;
+use super::matching::{InUse, Matching, Resolved};
+use super::number::Numbers;
+use super::pod::{Pods, Workload};
+use super::selector::{Labels, Selector};
+use super::source::Numbered;
+use crate::facts::NodeFacts;
+use crate::ipam;
+
+/// Longest name of an identity, in bytes: it is for people, and labels may be long.
+const NAME_MAX: usize = 200;
+
+/// What tells addresses apart.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Class {
+    who: Who,
+    /// The longest block around the address.
+    block: Option<IpNet>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Who {
+    Outside,
+    Workload(u32),
+    Node(String),
+}
+
+#[derive(Clone, Debug)]
+struct Known {
+    class: Arc<Class>,
+    /// Versions of what it was put together from.
+    made_of: (u64, u64),
+    identity: Arc<Identity>,
+    /// Port names of peers in blocks.
+    resolved: Vec<Resolved>,
+    seen: u64,
+}
+
+/// Nodes by name, as policies see them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Nodes {
+    labels: BTreeMap<String, Labels>,
+    addresses: BTreeMap<IpAddr, String>,
+}
+
+/// All identities and addresses.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Identities {
+    numbers: Numbers<Class>,
+    known: BTreeMap<u32, Known>,
+    addresses: Vec<Arc<PolicyAddress>>,
+    blocks: Blocks,
+    blocks_version: u64,
+    turn: u64,
+}
+
+/// What identities are put together from.
+pub(super) struct Parts<'a> {
+    pub pods: &'a Pods,
+    pub nodes: &'a Nodes,
+    pub matching: &'a Matching,
+    pub in_use: &'a InUse,
+}
+
+impl Nodes {
+    /// The nodes, with their own addresses and those of their `weft0`.
+    pub fn of<'a>(nodes: impl Iterator<Item = &'a Node>) -> Self {
+        let mut found = Self::default();
+        for node in nodes {
+            let name = node.metadata.name.clone().unwrap_or_default();
+            let labels = node.metadata.labels.clone().unwrap_or_default();
+            let listed = node.status.as_ref().and_then(|s| s.addresses.as_deref());
+            let texts = listed.unwrap_or(&[]).iter().map(|entry| &entry.address);
+            let own = texts.filter_map(|text| text.parse().ok());
+            let cidrs = NodeFacts::of(node).map_or_else(|_| Vec::new(), |facts| facts.pod_cidrs);
+            for address in own.chain(ipam::node_port_addresses(&cidrs)) {
+                found
+                    .addresses
+                    .entry(address)
+                    .or_insert_with(|| name.clone());
+            }
+            found.labels.insert(name, labels);
+        }
+        found
+    }
+}
+
+impl Identities {
+    /// Settles who each address belongs to.
+    pub fn refresh(&mut self, parts: &Parts<'_>, numbers: &mut Numbers<Numbered>) {
+        self.turn += 1;
+        let blocks = Blocks::of(parts.in_use);
+        if blocks != self.blocks {
+            self.blocks = blocks;
+            self.blocks_version = self.turn;
+        }
+        let mut old = std::mem::take(&mut self.addresses).into_iter().peekable();
+        let owners = owners(parts, &self.blocks);
+        let mut addresses = Vec::with_capacity(owners.len());
+        for (prefix, class, pod) in owners {
+            let identity = self.settle(class, parts, numbers);
+            while old.next_if(|known| known.prefix < prefix).is_some() {}
+            let same = |known: &Arc<PolicyAddress>| {
+                (known.prefix, known.identity, known.pod.as_ref()) == (prefix, identity, pod)
+            };
+            let address = old.next_if(same).unwrap_or_else(|| {
+                Arc::new(PolicyAddress {
+                    prefix,
+                    identity,
+                    pod: pod.cloned(),
+                })
+            });
+            addresses.push(address);
+        }
+        self.addresses = addresses;
+        let turn = self.turn;
+        self.known.retain(|_, known| known.seen == turn);
+        if self.numbers.has_many(self.known.len()) {
+            let known = &self.known;
+            self.numbers.retain(|number, _| known.contains_key(&number));
+        }
+    }
+
+    /// The identities, by number.
+    pub fn identities(&self) -> impl Iterator<Item = &Arc<Identity>> {
+        self.known.values().map(|known| &known.identity)
+    }
+
+    /// The addresses, by prefix.
+    pub fn addresses(&self) -> &[Arc<PolicyAddress>] {
+        &self.addresses
+    }
+
+    /// Identities of pods, each with its workload.
+    pub fn workloads(&self) -> impl Iterator<Item = (u32, u32)> {
+        self.known
+            .iter()
+            .filter_map(|(number, known)| match known.class.who {
+                Who::Workload(workload) => Some((*number, workload)),
+                _ => None,
+            })
+    }
+
+    /// Port numbers that names stand for, of peers in blocks.
+    pub fn resolved(&self) -> impl Iterator<Item = Resolved> {
+        let all = self.known.values();
+        all.flat_map(|known| known.resolved.iter().copied())
+    }
+
+    fn settle(&mut self, class: Class, parts: &Parts<'_>, numbers: &mut Numbers<Numbered>) -> u32 {
+        let (number, class) = self.numbers.of(class);
+        let version = match class.who {
+            Who::Workload(workload) => parts.matching.get(workload).map_or(0, |m| m.version),
+            Who::Outside => 0,
+            // Labels of nodes have no version; there are few of them.
+            Who::Node(_) => self.turn,
+        };
+        let made_of = (version, self.blocks_version);
+        if let Some(known) = self.known.get_mut(&number)
+            && (known.seen == self.turn || known.made_of == made_of)
+        {
+            known.seen = self.turn;
+            return number;
+        }
+        let (selectors, resolved) = self.match_class(&class, parts, numbers);
+        let identity = Identity {
+            id: number,
+            name: name(&class, parts.matching),
+            selectors,
+        };
+        let known = self.known.remove(&number);
+        let kept = known
+            .map(|known| known.identity)
+            .filter(|known| **known == identity);
+        self.known.insert(
+            number,
+            Known {
+                class,
+                made_of,
+                identity: kept.unwrap_or_else(|| Arc::new(identity)),
+                resolved,
+                seen: self.turn,
+            },
+        );
+        number
+    }
+
+    fn match_class(
+        &self,
+        class: &Class,
+        parts: &Parts<'_>,
+        numbers: &mut Numbers<Numbered>,
+    ) -> (Vec<u32>, Vec<Resolved>) {
+        let mut selectors = Vec::new();
+        let mut resolved = Vec::new();
+        if let Some(block) = &class.block {
+            selectors.extend(self.blocks.selectors(block));
+        }
+        match &class.who {
+            Who::Outside => {}
+            Who::Node(name) => {
+                if let Some(labels) = parts.nodes.labels.get(name) {
+                    selectors.extend(nodes_selectors(parts.in_use, labels));
+                }
+            }
+            Who::Workload(workload) => {
+                if let Some(matched) = parts.matching.get(*workload) {
+                    selectors.extend(&matched.selectors);
+                    selectors.extend(matched.resolved.iter().map(|resolved| resolved.number));
+                    resolved = self.resolve(class.block.as_ref(), &matched.kind, numbers);
+                    selectors.extend(resolved.iter().map(|resolved| resolved.number));
+                }
+            }
+        }
+        selectors.sort_unstable();
+        (selectors, resolved)
+    }
+
+    fn resolve(
+        &self,
+        block: Option<&IpNet>,
+        kind: &Workload,
+        numbers: &mut Numbers<Numbered>,
+    ) -> Vec<Resolved> {
+        let mut resolved = Vec::new();
+        for named in &self.blocks.named {
+            let (Some(prefix), Some((block, name))) = (block, named.parts()) else {
+                continue;
+            };
+            let Some(port) = kind.ports.get(name).copied() else {
+                continue;
+            };
+            if block.contains(prefix) {
+                let peers = named.number;
+                let (number, _) = numbers.of(Numbered::Resolved { peers, port });
+                resolved.push(Resolved {
+                    peers,
+                    port,
+                    number,
+                });
+            }
+        }
+        resolved
+    }
+}
+
+type Owner<'a> = (IpNet, Class, Option<&'a PodRef>);
+
+/// Every address and block with its class, by prefix. A node's address is the node's, whatever a
+/// pod claims; a block that is one address somebody has is that address.
+fn owners<'a>(parts: &'a Parts<'_>, blocks: &Blocks) -> Vec<Owner<'a>> {
+    let mut nodes = parts.nodes.addresses.iter().peekable();
+    let mut found: Vec<(IpAddr, Who, Option<&PodRef>)> = Vec::new();
+    let node = |(address, name): (&IpAddr, &String)| (*address, Who::Node(name.clone()), None);
+    for (address, pod) in parts.pods.addresses() {
+        while let Some(entry) = nodes.next_if(|(node, _)| **node < address) {
+            found.push(node(entry));
+        }
+        if nodes.peek().is_none_or(|(node, _)| **node != address) {
+            found.push((address, Who::Workload(pod.workload), Some(&pod.pod)));
+        }
+    }
+    found.extend(nodes.map(node));
+    let mut sweep = blocks.sweep();
+    let mut owners: Vec<Owner<'_>> = Vec::with_capacity(found.len());
+    let mut hosts = BTreeSet::new();
+    for (address, who, pod) in found {
+        let block = sweep.longest(address);
+        let prefix = IpNet::from(address);
+        if block == Some(prefix) {
+            hosts.insert(prefix);
+        }
+        owners.push((prefix, Class { who, block }, pod));
+    }
+    for prefix in blocks.prefixes().filter(|prefix| !hosts.contains(prefix)) {
+        let class = Class {
+            who: Who::Outside,
+            block: Some(*prefix),
+        };
+        owners.push((*prefix, class, None));
+    }
+    owners.sort_by_key(|(prefix, ..)| *prefix);
+    owners
+}
+
+fn nodes_selectors(in_use: &InUse, labels: &Labels) -> Vec<u32> {
+    let matches = |thing: &Numbered| match thing {
+        Numbered::Peer(peer) => match &peer.selector {
+            Some(Selector::Nodes(query)) => query.matches(labels),
+            _ => false,
+        },
+        Numbered::Resolved { .. } => false,
+    };
+    let matching = in_use.iter().filter(|(_, thing)| matches(thing));
+    matching.map(|(number, _)| *number).collect()
+}
+
+fn name(class: &Class, matching: &Matching) -> String {
+    let mut name = match &class.who {
+        Who::Outside => String::new(),
+        Who::Node(name) => format!("node {name}"),
+        Who::Workload(workload) => matching
+            .get(*workload)
+            .map_or_else(String::new, |matched| workload_name(&matched.kind)),
+    };
+    if name.len() > NAME_MAX {
+        let end = (0..=NAME_MAX).rev().find(|end| name.is_char_boundary(*end));
+        name.truncate(end.unwrap_or(0));
+        name.push('…');
+    }
+    match (&class.block, name.is_empty()) {
+        (Some(block), true) => block.to_string(),
+        (Some(block), false) => format!("{name} in {block}"),
+        (None, _) => name,
+    }
+}
+
+fn workload_name(kind: &Workload) -> String {
+    let labels = kind
+        .labels
+        .iter()
+        .map(|(key, value)| format!("{key}={value}"));
+    let labels = labels.collect::<Vec<_>>().join(",");
+    match labels.is_empty() {
+        true => kind.namespace.clone(),
+        false => format!("{} {labels}", kind.namespace),
+    }
+}

@@ -206,6 +206,8 @@ start_keeper() {
   within 10 "keeper of $1 serves" test -S "$W/$1/run/keeper.sock"
 }
 
+DATAPLANE_ARGS=() # more arguments of every dataplane
+
 start_dataplane() {
   local node=$1 underlay=()
   shift
@@ -216,7 +218,7 @@ start_dataplane() {
   done
   echo "${underlay[*]}" >"$W/$node/underlay"
   spawn "$node" dataplane taskset -c "$(_core_of "$node")" \
-    weft-dataplane --run-dir "$W/$node/run" "${underlay[@]}"
+    weft-dataplane --run-dir "$W/$node/run" "${underlay[@]}" "${DATAPLANE_ARGS[@]}"
 }
 
 # A node stands for a machine of its own: the workers of node1 and node2 do not share a core where

@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use anyhow::bail;
 use clap::ValueEnum;
 use etherparse::{
-    EtherType, Ethernet2Header, IpFragOffset, IpNumber, Ipv4Header, Ipv6FragmentHeader, Ipv6Header,
-    PacketBuilder, VlanId,
+    EtherType, Ethernet2Header, IpFragOffset, IpHeaders, IpNumber, Ipv4Header, Ipv6FragmentHeader,
+    Ipv6Header, PacketBuilder, PacketBuilderStep, VlanId,
 };
 
 use crate::pattern::Random;
@@ -38,6 +38,10 @@ pub enum Kind {
     FragmentsOverlap,
     /// Frames that end inside the header they announce
     Runt,
+    /// TCP SYNs, each of a connection of its own
+    Syn,
+    /// UDP of one flow: what `syn` is compared with
+    Datagram,
 }
 
 impl Kind {
@@ -46,6 +50,7 @@ impl Kind {
     pub fn hostile(self, count: u64) -> u64 {
         match self {
             Self::FragmentsOverlap => count / 2,
+            Self::Syn | Self::Datagram => 0,
             _ => count,
         }
     }
@@ -74,6 +79,14 @@ impl Envelope {
             Kind::VxlanFromPod => self.udp(self.source, VXLAN_PORT, random)?,
             Kind::FragmentsOverlap => self.fragment(number)?,
             Kind::Runt => self.runt(number, random),
+            Kind::Syn => self.syn(random)?,
+            Kind::Datagram => {
+                let mut frame = Vec::new();
+                self.builder(self.source)?
+                    .udp(9, 9)
+                    .write(&mut frame, &[0; 12])?;
+                frame
+            }
         })
     }
 
@@ -116,13 +129,28 @@ impl Envelope {
         Ok(frame)
     }
 
-    fn udp(&self, source: IpAddr, port: u16, random: &mut Random) -> anyhow::Result<Vec<u8>> {
+    fn builder(&self, source: IpAddr) -> anyhow::Result<PacketBuilderStep<IpHeaders>> {
         let builder = PacketBuilder::ethernet2(self.source_mac, self.destination_mac);
-        let builder = match (source, self.destination) {
+        Ok(match (source, self.destination) {
             (IpAddr::V4(from), IpAddr::V4(to)) => builder.ipv4(from.octets(), to.octets(), 64),
             (IpAddr::V6(from), IpAddr::V6(to)) => builder.ipv6(from.octets(), to.octets(), 64),
             _ => bail!("source and destination are of different families"),
-        };
+        })
+    }
+
+    /// Ports from all over, so that hardly two in a million are the same.
+    fn syn(&self, random: &mut Random) -> anyhow::Result<Vec<u8>> {
+        let ports = [(); 2].map(|()| 1_024 + random.below(64_512) as u16);
+        let sequence = random.below(1 << 32) as u32;
+        let mut frame = Vec::new();
+        let builder = self.builder(self.source)?;
+        let builder = builder.tcp(ports[0], ports[1], sequence, 64_240);
+        builder.syn().write(&mut frame, &[])?;
+        Ok(frame)
+    }
+
+    fn udp(&self, source: IpAddr, port: u16, random: &mut Random) -> anyhow::Result<Vec<u8>> {
+        let builder = self.builder(source)?;
         let mut payload = [0; 64];
         random.fill(&mut payload);
         let mut frame = Vec::new();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use weft_api::agent::{Attachment, Checked, Collected, Plan, Prepare};
-use weft_api::dataplane::{Done, Op, PortAttached, PortList};
+use weft_api::dataplane::{Done, Op, PortAttached, PortList, PortSpec};
 use weft_api::envelope::{ApiError, ErrorKind};
 use weft_api::{LOCAL_MTU, PortName, VETH_MTU};
 
@@ -15,6 +15,10 @@ use crate::state::{Agent, lock};
 /// How long an ADD waits for its pod to appear, or for the agent to be ready: the runtime may be
 /// ahead of the source. Then it is told to try again.
 const WAIT: Duration = Duration::from_secs(5);
+
+/// How long an attachment waits for its policies: some milliseconds, and a few seconds where hundreds
+/// of pods are attached at once on a busy machine.
+const POLICY_WAIT: Duration = Duration::from_secs(15);
 
 impl Agent {
     /// Allocates addresses and plans an attachment; the same request gives the same plan.
@@ -31,6 +35,7 @@ impl Agent {
         }
         self.wait_until_usable().await?;
         let record = lock(&self.attachments).plan(request, self.path_mtu())?;
+        self.pods_changed();
         Ok(Plan {
             port: record.port,
             mac: record.mac,
@@ -65,16 +70,14 @@ impl Agent {
     /// Makes a prepared attachment's port live.
     ///
     /// # Errors
-    /// NotFound when it was not prepared, else the dataplane's.
+    /// NotFound when it was not prepared, TryAgain while its policies are not in force, else the
+    /// dataplane's.
     pub async fn attach(&self, attachment: &Attachment) -> Result<(), ApiError> {
+        // Not while holding the ports: who pushes the policies compares ports too.
+        let (revision, _) = self.find(attachment)?;
+        self.wait_for_policy(revision).await?;
         let _sharing = self.ports.read().await;
-        let found = lock(&self.attachments)
-            .find(attachment)
-            .map(|held| held.record.port_spec());
-        let spec = found.ok_or_else(|| {
-            let message = format!("container {} was not prepared", attachment.container_id);
-            ApiError::new(ErrorKind::NotFound, message)
-        })?;
+        let (_, spec) = self.find(attachment)?;
         let name = spec.name.clone();
         let _: PortAttached = self.dataplane().call(Op::PortAttach(spec)).await?;
         if let Some(held) = lock(&self.attachments).find(attachment) {
@@ -89,6 +92,35 @@ impl Agent {
             attachment.container_id
         );
         Err(ApiError::new(ErrorKind::NotFound, message))
+    }
+
+    /// The version of the local pods that has it, and how to attach it.
+    fn find(&self, attachment: &Attachment) -> Result<(u64, PortSpec), ApiError> {
+        let mut attachments = lock(&self.attachments);
+        let found = attachments.find(attachment);
+        let found = found.map(|held| (held.revision, held.record.port_spec()));
+        found.ok_or_else(|| {
+            let message = format!("container {} was not prepared", attachment.container_id);
+            ApiError::new(ErrorKind::NotFound, message)
+        })
+    }
+
+    /// Waits until the dataplane has the policies of the pods of a version: a port's first packet
+    /// must find them.
+    async fn wait_for_policy(&self, revision: u64) -> Result<(), ApiError> {
+        if self.dataplane().connection().is_none() {
+            return Ok(()); // attaching says so at once
+        }
+        let mut progress = self.watch_progress();
+        let pushed = wait_for(&mut progress, |progress| {
+            progress.generation.is_some() && progress.pods_revision >= revision
+        });
+        tokio::time::timeout(POLICY_WAIT, pushed)
+            .await
+            .map_err(|_| {
+                let message = "the dataplane did not take the pod's policies in time";
+                ApiError::new(ErrorKind::TryAgain, message)
+            })
     }
 
     /// The plugin went away between prepare and attach: releases what never became live.
@@ -129,7 +161,9 @@ impl Agent {
                 Err(error) => return Err(error),
             }
         }
-        lock(&self.attachments).forget(port)
+        let forgotten = lock(&self.attachments).forget(port);
+        self.pods_changed();
+        forgotten
     }
 
     /// Compares an attachment with what agent and dataplane know.

@@ -9,9 +9,11 @@ use ipnet::IpNet;
 use weft_api::agent::{Attachment, AttachmentStatus, PoolStatus, Prepare};
 use weft_api::dataplane::{PortKind, PortSpec, PortStatus};
 use weft_api::envelope::{ApiError, ErrorKind};
-use weft_api::{LOCAL_MTU, MacAddr, PortName};
+use weft_api::{LOCAL_MTU, MacAddr, PodRef, PortName};
+use weft_model::compile::LocalPod;
 use weft_model::ipam::{Ipam, IpamError};
 
+use crate::desired::LocalPods;
 use crate::ipam_store::{Found, IpamStore, Record, Saved};
 use crate::state::now_ms;
 
@@ -35,6 +37,8 @@ pub struct Held {
     pub phase: Phase,
     /// The dataplane has its port, as far as we know.
     pub live: bool,
+    /// The first version of [`Attachments::local_pods`] that has it.
+    pub revision: u64,
 }
 
 /// All of them.
@@ -45,6 +49,8 @@ pub struct Attachments {
     store: IpamStore,
     /// The state of this boot was found, so no port is missing in it.
     certain: bool,
+    /// Grows when an attachment comes or goes.
+    revision: u64,
 }
 
 impl Attachments {
@@ -59,6 +65,7 @@ impl Attachments {
             held: BTreeMap::new(),
             store,
             certain: false,
+            revision: 0,
         };
         let problem = match attachments.store.load()? {
             Found::Nothing => None,
@@ -82,11 +89,25 @@ impl Attachments {
         Ok(None)
     }
 
+    /// Who the attachments' pods are, for policies.
+    pub fn local_pods(&self) -> LocalPods {
+        let pods = self.held.values().map(|held| LocalPod {
+            pod: held.record.pod_or_container(),
+            addresses: held.record.addresses.clone(),
+        });
+        LocalPods {
+            revision: self.revision,
+            pods: pods.collect(),
+        }
+    }
+
     fn hold(&mut self, record: Record, phase: Phase, live: bool) {
+        self.revision += 1;
         let held = Held {
             record,
             phase,
             live,
+            revision: self.revision,
         };
         self.held.insert(held.record.port.clone(), held);
     }
@@ -165,6 +186,7 @@ impl Attachments {
         if self.held.remove(port).is_none() {
             return Ok(());
         }
+        self.revision += 1;
         self.ipam.release(port, now_ms());
         self.save()
     }
@@ -265,6 +287,18 @@ impl Attachments {
 }
 
 impl Record {
+    /// The pod; a container that came without one counts as a pod of `default` without labels.
+    fn pod_or_container(&self) -> PodRef {
+        let name = match &self.attachment {
+            Some(attachment) => &attachment.container_id,
+            None => &self.port.0,
+        };
+        self.pod.clone().unwrap_or_else(|| PodRef {
+            namespace: "default".to_owned(),
+            name: name.clone(),
+        })
+    }
+
     /// How to attach it.
     pub fn port_spec(&self) -> PortSpec {
         PortSpec {

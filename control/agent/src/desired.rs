@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use weft_model::compile::Desired;
-use weft_model::compile::{ClusterConfig, Compiler};
+use weft_model::compile::{ClusterConfig, Compiler, LocalPod};
 use weft_model::state::{Effect, Store};
 
 use crate::ipam_store::write_whole;
@@ -22,14 +22,26 @@ pub struct Outcome {
     pub store: Arc<Store>,
     /// What they mean for this node.
     pub desired: Desired,
+    /// The version of the local pods that were compiled.
+    pub pods_revision: u64,
     /// What is wrong with them, a sentence each.
     pub problems: Vec<String>,
 }
 
-/// Files to tables.
+/// The pods attached or about to be, as one version of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LocalPods {
+    /// Grows with every change.
+    pub revision: u64,
+    /// All of them.
+    pub pods: Vec<LocalPod>,
+}
+
+/// Files and local pods to tables.
 #[derive(Debug)]
 pub struct DesiredState {
-    store: Store,
+    store: Arc<Store>,
+    pods: LocalPods,
     compiler: Compiler,
     kept: PathBuf,
 }
@@ -51,7 +63,8 @@ impl DesiredState {
             }
         }
         Ok(Self {
-            store,
+            store: Arc::new(store),
+            pods: LocalPods::default(),
             compiler: Compiler::new(config),
             kept,
         })
@@ -62,37 +75,51 @@ impl DesiredState {
         self.store.files().map(str::to_owned).collect()
     }
 
-    /// Takes changes of files and compiles what is there now.
-    pub fn apply(&mut self, changes: Vec<FileChange>) -> Outcome {
+    /// Takes the pods of this node; false when they are those it knows.
+    pub fn set_pods(&mut self, pods: LocalPods) -> bool {
+        let changed = self.pods.revision != pods.revision;
+        self.pods = pods;
+        changed
+    }
+
+    /// Takes changes of files.
+    pub fn apply(&mut self, changes: Vec<FileChange>) {
+        let store = Arc::make_mut(&mut self.store);
         for change in changes {
             match change {
                 FileChange::Content { name, bytes } => {
-                    if self.store.apply(&name, &bytes) == Effect::Read {
-                        self.keep(&name, &bytes);
+                    if store.apply(&name, &bytes) == Effect::Read {
+                        keep(&self.kept.join(&name), &bytes);
                     }
                 }
-                FileChange::Unreadable { name, reason } => self.store.unreadable(&name, &reason),
+                FileChange::Unreadable { name, reason } => store.unreadable(&name, &reason),
                 FileChange::Removed { name } => {
-                    self.store.remove(&name);
+                    store.remove(&name);
                     // Gone already, or never kept: the same.
                     let _ = fs::remove_file(self.kept.join(&name));
                 }
             }
         }
-        let compiled = self.compiler.compile(&self.store, &[]);
+    }
+
+    /// Compiles what is there now.
+    pub fn compile(&mut self) -> Outcome {
+        let compiled = self.compiler.compile(&self.store, &self.pods.pods);
         let mut problems = self.store.problems();
         problems.extend(compiled.problems);
         Outcome {
-            store: Arc::new(self.store.clone()),
+            store: Arc::clone(&self.store),
             desired: compiled.desired,
+            pods_revision: self.pods.revision,
             problems,
         }
     }
+}
 
-    fn keep(&self, name: &str, bytes: &[u8]) {
-        if let Err(error) = write_whole(&self.kept.join(name), bytes) {
-            tracing::warn!(file = name, %error, "cannot keep the manifest's last good state");
-        }
+fn keep(path: &Path, bytes: &[u8]) {
+    if let Err(error) = write_whole(path, bytes) {
+        let file = path.display();
+        tracing::warn!(%file, %error, "cannot keep the manifest's last good state");
     }
 }
 
@@ -114,20 +141,24 @@ mod tests {
     fn the_last_good_state_outlives_the_agent_but_not_its_file() {
         let dir = tempfile::tempdir().unwrap();
         let open = || DesiredState::open(ClusterConfig::of_node("a"), dir.path()).unwrap();
-        let outcome = open().apply(content(NODE));
+        let apply = |state: &mut DesiredState, changes| {
+            state.apply(changes);
+            state.compile()
+        };
+        let outcome = apply(&mut open(), content(NODE));
         assert_eq!(
             outcome.problems,
             ["Node a has no usable InternalIP: other nodes cannot be reached"]
         );
         let mut second = open();
         assert_eq!(second.files(), ["a.yaml"]);
-        let outcome = second.apply(content(b""));
+        let outcome = apply(&mut second, content(b""));
         assert!(outcome.desired.local.is_some());
         assert!(outcome.problems[0].starts_with("a.yaml:1: is empty"));
         let removed = FileChange::Removed {
             name: "a.yaml".to_owned(),
         };
-        assert!(second.apply(vec![removed]).desired.local.is_none());
+        assert!(apply(&mut second, vec![removed]).desired.local.is_none());
         assert_eq!(open().files(), [] as [&str; 0]);
     }
 }

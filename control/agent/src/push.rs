@@ -187,10 +187,11 @@ impl<'a> Session<'a> {
             None => self.sync(&wanted).await?,
             Some(pushed) => self.change(&pushed, &wanted).await?,
         }
+        let (generation, pods_revision) = (Some(self.generation), wanted.pods_revision);
         self.pushed = Some(wanted);
-        let generation = Some(self.generation);
-        self.agent
-            .update_progress(|progress| progress.generation = generation);
+        self.agent.update_progress(|progress| {
+            (progress.generation, progress.pods_revision) = (generation, pods_revision);
+        });
         Ok(())
     }
 
@@ -198,7 +199,7 @@ impl<'a> Session<'a> {
         self.generation += 1;
         let generation = self.generation;
         self.done(Op::SyncBegin { generation }).await?;
-        let objects: Vec<Object> = wanted.values().cloned().collect();
+        let objects: Vec<Object> = wanted.all.values().cloned().collect();
         for chunk in objects.chunks(CHUNK) {
             let objects = chunk.to_vec();
             self.done(Op::Upsert {
@@ -210,7 +211,7 @@ impl<'a> Session<'a> {
         self.done(Op::Commit { generation }).await?;
         tracing::info!(
             generation,
-            objects = wanted.len(),
+            objects = wanted.all.len(),
             "the dataplane has its tables"
         );
         Ok(())
@@ -218,7 +219,7 @@ impl<'a> Session<'a> {
 
     /// Upserts go first: a prefix that moves from one node to another is never nobody's.
     async fn change(&mut self, pushed: &Objects, wanted: &Objects) -> Result<(), ApiError> {
-        let change = diff(pushed, wanted);
+        let change = diff(&pushed.all, &wanted.all);
         for chunk in change.upserts.chunks(CHUNK) {
             self.generation += 1;
             let (generation, objects) = (self.generation, chunk.to_vec());

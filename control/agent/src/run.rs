@@ -1,8 +1,11 @@
 //! Starts the agent's parts and ends with them.
 
 use std::fs::{self, File, OpenOptions};
+use std::iter;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
 
 use anyhow::{Context, bail};
 use nix::fcntl::{Flock, FlockArg};
@@ -10,7 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::desired::DesiredState;
 use crate::options::Args;
-use crate::state::Agent;
+use crate::state::{Agent, Change};
 use crate::watch::Source;
 use crate::watch::dir::{DirWatcher, Report};
 use crate::{cni_server, host, push};
@@ -48,29 +51,58 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     }
 }
 
-/// Follows `dir` and gives the agent what it means.
+/// Follows `dir` and the pods of this node, and gives the agent what they mean together.
 ///
 /// # Errors
-/// When the kernel gives no inotify instance.
+/// When the kernel gives no inotify instance or no thread.
 pub fn watch_dir(
     agent: &Arc<Agent>,
     mut state: DesiredState,
     dir: &Path,
 ) -> anyhow::Result<DirWatcher> {
     let known = state.files();
-    let agent = Arc::clone(agent);
+    state.set_pods(agent.local_pods());
     if !known.is_empty() {
         // Until the directory was read, what the agent before this one read is what should be.
-        agent.set_desired(state.apply(Vec::new()));
+        agent.set_desired(state.compile());
     }
+    let (changed, changes) = mpsc::channel();
+    agent.on_pods_changed(changed.clone());
+    let compiling = Arc::clone(agent);
+    thread::Builder::new()
+        .name("compiler".to_owned())
+        .spawn(move || compile_changes(&compiling, state, &changes))
+        .context("starting the compiler")?;
+    let agent = Arc::clone(agent);
     let sink = move |report| match report {
         Report::Changes(changes) => {
             agent.set_problems("directory", Vec::new());
-            agent.set_desired(state.apply(changes));
+            // The compiler ends only with the agent.
+            let _ = changed.send(Change::Files(changes));
         }
         Report::Unavailable(problem) => agent.set_problems("directory", vec![problem]),
     };
     DirWatcher::spawn(dir.to_owned(), known, sink).context("watching the manifests")
+}
+
+/// Compiles once for all changes that came meanwhile: of 200 pods that are attached at once most
+/// share a compilation.
+fn compile_changes(agent: &Agent, mut state: DesiredState, changes: &Receiver<Change>) {
+    while let Ok(first) = changes.recv() {
+        let mut changed = false;
+        for change in iter::once(first).chain(changes.try_iter()) {
+            match change {
+                Change::Files(files) => {
+                    state.apply(files);
+                    changed = true;
+                }
+                Change::Pods => changed |= state.set_pods(agent.local_pods()),
+            }
+        }
+        if changed {
+            agent.set_desired(state.compile());
+        }
+    }
 }
 
 /// Two agents on one state would give one address twice.

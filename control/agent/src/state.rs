@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -22,8 +23,9 @@ use weft_model::state::Store;
 
 use crate::attachments::Attachments;
 use crate::dataplane::Dataplane;
-use crate::desired::{Desired, Outcome};
+use crate::desired::{Desired, LocalPods, Outcome};
 use crate::host::mtu::pod_path_mtu;
+use crate::watch::dir::FileChange;
 
 /// What the command line says.
 #[derive(Clone, Debug)]
@@ -48,7 +50,22 @@ pub struct Underlay {
 }
 
 /// The table objects the dataplane should have.
-pub type Objects = BTreeMap<Key, Object>;
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Objects {
+    /// By key.
+    pub all: BTreeMap<Key, Object>,
+    /// The version of the local pods they were made for.
+    pub pods_revision: u64,
+}
+
+/// What makes a new compilation necessary.
+#[derive(Debug)]
+pub enum Change {
+    /// Manifests.
+    Files(Vec<FileChange>),
+    /// The pods of this node.
+    Pods,
+}
 
 /// The node's own port, and how often it was made anew: a new pair of the same name must be
 /// attached again though its properties are the same.
@@ -65,6 +82,8 @@ pub struct NodePort {
 pub struct Progress {
     /// Generation last committed on the present connection; none before the first commit.
     pub generation: Option<u64>,
+    /// The version of the local pods whose policies it has.
+    pub pods_revision: u64,
     /// The node's own port is attached.
     pub node_port: bool,
 }
@@ -77,6 +96,7 @@ pub struct Agent {
     store: watch::Sender<Arc<Store>>,
     desired: watch::Sender<Arc<Desired>>,
     underlay: watch::Sender<Option<Underlay>>,
+    pods_revision: watch::Sender<u64>,
     objects: watch::Sender<Option<Arc<Objects>>>,
     path_mtu: watch::Sender<u32>,
     node_port: watch::Sender<NodePort>,
@@ -85,6 +105,8 @@ pub struct Agent {
     /// Held while desired state and underlay are put together: they change on different threads,
     /// and the newer result must be the later one.
     combining: Mutex<()>,
+    /// Whom to tell that pods came or went.
+    pods_changed: Mutex<Option<Sender<Change>>>,
     pub(crate) attachments: Mutex<Attachments>,
     /// True once it is certain which addresses are in use.
     pub(crate) recovered: watch::Sender<bool>,
@@ -105,6 +127,7 @@ impl Agent {
             dataplane: Dataplane::default(),
             store: watch::Sender::new(Arc::default()),
             desired: watch::Sender::new(Arc::default()),
+            pods_revision: watch::Sender::new(0),
             underlay: watch::Sender::new(None),
             objects: watch::Sender::new(None),
             path_mtu: watch::Sender::new(pod_path_mtu(&[], None, &[])),
@@ -112,6 +135,7 @@ impl Agent {
             progress: watch::Sender::new(Progress::default()),
             problems: Mutex::default(),
             combining: Mutex::default(),
+            pods_changed: Mutex::default(),
             attachments: Mutex::new(attachments),
             recovered: watch::Sender::new(recovered),
             ports: RwLock::new(()),
@@ -180,7 +204,26 @@ impl Agent {
         }
         self.store.send_replace(outcome.store);
         replace_if_changed(&self.desired, Arc::new(outcome.desired));
+        self.pods_revision.send_replace(outcome.pods_revision);
         self.combine();
+    }
+
+    /// The pods that are attached or about to be.
+    pub fn local_pods(&self) -> LocalPods {
+        lock(&self.attachments).local_pods()
+    }
+
+    /// Sends [`Change::Pods`] whenever [`Agent::local_pods`] may have changed.
+    pub fn on_pods_changed(&self, compiler: Sender<Change>) {
+        *lock(&self.pods_changed) = Some(compiler);
+    }
+
+    /// Tells the compiler to look at the local pods again.
+    pub(crate) fn pods_changed(&self) {
+        if let Some(compiler) = lock(&self.pods_changed).as_ref() {
+            // It ends only with the agent.
+            let _ = compiler.send(Change::Pods);
+        }
     }
 
     /// Takes what the kernel says about the underlay: the whole list each time.
@@ -280,13 +323,17 @@ impl Agent {
         replace_if_changed(&self.path_mtu, mtu);
         let objects = desired.local.is_some().then(|| {
             let mut objects = desired.objects();
+            let pods_revision = *self.pods_revision.borrow();
             if let Some(Object::LocalNode(local)) = objects.get_mut(&Key::LocalNode) {
                 local.outside_mtu = underlay.link_mtu.unwrap_or(local.outside_mtu);
             }
             let wanted = |path: &UnderlayPath| desired.remotes.iter().any(|r| r.vtep == path.vtep);
             let paths = underlay.paths.into_iter().filter(wanted);
             objects.extend(paths.map(Object::UnderlayPath).map(|o| (o.key(), o)));
-            Arc::new(objects)
+            Arc::new(Objects {
+                all: objects,
+                pods_revision,
+            })
         });
         // A node that lost its own Node object goes on with what it has.
         if objects.is_some() {

@@ -39,6 +39,7 @@ impl Session<'_> {
                 Err(error) => problems.push(error.to_string()),
             }
         }
+        self.agent.pods_changed();
         let well = problems.is_empty();
         self.agent.set_problems("ports", problems);
         Ok(well)

@@ -4,7 +4,7 @@ use weft_api::dataplane::{PortKind, PortSpec};
 use weft_api::object::{Key, Object};
 use weft_api::{MacAddr, PortName};
 
-use crate::node::{Node, attachment, manifest, underlay};
+use crate::node::{Node, attachment, manifest, prepare, underlay};
 
 fn remote(name: &str) -> Key {
     Key::RemoteNode {
@@ -39,10 +39,10 @@ async fn a_full_sync_is_followed_by_differences_of_growing_generation() {
     .await;
     node.agent.set_underlay(underlay(&[2, 3]));
     // The path to 192.0.2.3 is nobody's and is not sent.
-    node.until("a path", |n| n.dataplane.tables().objects.len() == 5)
+    node.until("a path", |n| n.dataplane.tables().routes() == 5)
         .await;
     std::fs::remove_file(node.path("manifests/b.yaml")).unwrap();
-    node.until("b gone", |n| n.dataplane.tables().objects.len() == 2)
+    node.until("b gone", |n| n.dataplane.tables().routes() == 2)
         .await;
     let tables = node.dataplane.tables();
     assert!(tables.generation > first);
@@ -75,7 +75,7 @@ async fn large_clusters_are_sent_in_chunks() {
     node.dataplane.start();
     node.until_synced().await;
     let tables = node.dataplane.tables();
-    assert_eq!(tables.objects.len(), 6_002);
+    assert_eq!(tables.routes(), 6_002);
     assert!(
         tables.chunks.iter().all(|chunk| *chunk <= 1_024),
         "{:?}",
@@ -102,7 +102,7 @@ async fn a_dataplane_that_comes_back_is_synced_again_from_its_generation() {
     node.dataplane.start();
     node.until_synced().await;
     let tables = node.dataplane.tables();
-    assert_eq!((tables.generation, tables.objects.len()), (1_001, 2));
+    assert_eq!((tables.generation, tables.routes()), (1_001, 2));
 }
 
 #[tokio::test]
@@ -111,17 +111,17 @@ async fn a_working_dataplane_keeps_its_paths_until_the_new_agent_knows_them() {
     node.write("b.yaml", &manifest("b", 2));
     node.dataplane.start();
     node.agent.set_underlay(underlay(&[2]));
-    node.until("a path", |n| n.dataplane.tables().objects.len() == 5)
+    node.until("a path", |n| n.dataplane.tables().routes() == 5)
         .await;
     node.restart_agent();
     node.until("node b", |n| n.agent.desired().remotes.len() == 1)
         .await;
     tokio::time::sleep(Duration::from_millis(300)).await;
-    assert_eq!(node.dataplane.tables().objects.len(), 5);
+    assert_eq!(node.dataplane.tables().routes(), 5);
     assert!(node.agent.watch_progress().borrow().generation.is_none());
     node.agent.set_underlay(underlay(&[2]));
     node.until_synced().await;
-    assert_eq!(node.dataplane.tables().objects.len(), 5);
+    assert_eq!(node.dataplane.tables().routes(), 5);
 }
 
 #[tokio::test]
@@ -134,7 +134,7 @@ async fn without_its_own_node_the_dataplane_keeps_what_it_has() {
     node.until("the loss", |n| n.agent.desired().local.is_none())
         .await;
     tokio::time::sleep(Duration::from_millis(50)).await;
-    assert_eq!(node.dataplane.tables().objects.len(), 2);
+    assert_eq!(node.dataplane.tables().routes(), 2);
     assert!(node.agent.ready().problems[0].contains("there is no Node a"));
 }
 
@@ -211,4 +211,27 @@ async fn a_port_that_cannot_be_attached_again_is_tried_again() {
     node.until("no problem", |n| n.agent.problems().is_empty())
         .await;
     assert!(node.agent.status().attachments[0].live);
+}
+
+#[tokio::test]
+async fn a_port_is_attached_once_its_policies_are_in_force() {
+    let mut node = Node::new();
+    node.dataplane.start();
+    node.agent.set_underlay(underlay(&[]));
+    node.until_synced().await;
+    let pod = attachment("pod");
+    let plan = node.agent.prepare(&prepare(&pod)).await.unwrap();
+    node.agent.attach(&pod).await.unwrap();
+    let log = node.dataplane.tables().log.clone();
+    let attached = log.iter().position(|op| op == "port_attach").unwrap();
+    let synced = log.iter().position(|op| op == "commit").unwrap();
+    assert!(
+        log[synced..attached].contains(&"upsert".to_owned()),
+        "{log:?}"
+    );
+    let own = |object: &Object| matches!(object, Object::PolicyAddress(it) if it.prefix.addr() == plan.addresses[0]);
+    let has_own = |node: &Node| node.dataplane.tables().objects.values().any(own);
+    assert!(has_own(&node));
+    node.agent.release(&pod).await.unwrap();
+    node.until("its address is nobody's", |n| !has_own(n)).await;
 }

@@ -113,7 +113,7 @@ impl Told {
                 self.ports.remove(&name.0);
             }
             Op::PortList => return json!({ "ports": [] }),
-            Op::Status | Op::Capture(_) => {}
+            _ => {}
         }
         json!({})
     }

@@ -139,7 +139,7 @@ fn peer(selector: u32, policies: &Policies) -> PeerStatus {
 /// # Errors
 /// NotFound for a pod without address; BadRequest for a port that is missing, or for ends of two families.
 pub fn explain(control: &Control, question: &PolicyQuestion) -> Result<PolicyExplained, ApiError> {
-    let protocol = Protocol(question.protocol);
+    let mut protocol = Protocol(question.protocol);
     if has_ports(protocol) && question.port.is_none() {
         let message = format!(
             "protocol {} has ports: say which, as in 80/tcp",
@@ -161,6 +161,9 @@ pub fn explain(control: &Control, question: &PolicyQuestion) -> Result<PolicyExp
         );
         return Err(ApiError::new(ErrorKind::BadRequest, message));
     };
+    if protocol == Protocol::ICMP && source.is_ipv6() {
+        protocol = Protocol::ICMPV6;
+    }
     let view = View::of(control);
     let (egress, ingress) = view.sides(source, destination, Traffic::new(protocol, port));
     let refuses = |side: &PolicySide| {
@@ -172,7 +175,7 @@ pub fn explain(control: &Control, question: &PolicyQuestion) -> Result<PolicyExp
     Ok(PolicyExplained {
         source: view.party(source),
         destination: view.party(destination),
-        protocol: question.protocol,
+        protocol: protocol.0,
         port,
         allowed: !refuses(&egress) && !refuses(&ingress),
         egress,

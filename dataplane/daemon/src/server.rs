@@ -145,11 +145,7 @@ fn answer(writer: &mut Vec<u8>, id: u64, op: Op, control: &mut Control) -> io::R
         Op::PortAttach(spec) => respond(writer, id, control.attach(spec)),
         Op::PortDetach { name } => respond(writer, id, done(control.detach(&name))),
         Op::PortList => {
-            let ports = control
-                .ports
-                .iter()
-                .map(crate::ports::AttachedPort::status)
-                .collect();
+            let ports = control.port_statuses();
             respond(writer, id, Ok(PortList { ports }))
         }
         Op::PolicyList => respond(writer, id, policy::list(control)),

@@ -302,6 +302,7 @@ fn counters_of_a_rule_are_summed_and_forgotten() {
     while rig.workers.policy_counters().unwrap().of(deny.id) != (0, 2) {
         assert!(Instant::now() < deadline, "two packets are denied");
     }
+    assert_eq!(rig.workers.drops_of(B), 1, "handed over, then dropped");
     rig.workers.forget_rules(&[deny.id]).unwrap();
     assert_eq!(rig.workers.policy_counters().unwrap().of(deny.id), (0, 0));
     assert_eq!(rig.frames(), u64::from(FRAMES));

@@ -7,7 +7,7 @@ mod compile;
 mod config;
 mod control;
 mod egress;
-mod flows;
+mod flow_list;
 mod handoff;
 mod idle;
 mod lending;

@@ -6,7 +6,7 @@ use crate::source::{Source, is_word};
 use crate::tree::File;
 
 /// Code that runs per packet or per burst. A folder ends with a slash.
-const PACKET_PATH: [&str; 28] = [
+const PACKET_PATH: [&str; 27] = [
     "dataplane/engine/src/stage/",
     "dataplane/engine/src/encap/",
     "dataplane/engine/src/batch.rs",
@@ -31,7 +31,6 @@ const PACKET_PATH: [&str; 28] = [
     "dataplane/xsk/src/socket/",
     "dataplane/daemon/src/burst.rs",
     "dataplane/daemon/src/egress.rs",
-    "dataplane/daemon/src/handoff.rs",
     "dataplane/daemon/src/idle.rs",
     "dataplane/daemon/src/queue.rs",
     "dataplane/daemon/src/worker.rs",

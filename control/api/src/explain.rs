@@ -75,7 +75,7 @@ pub struct PolicyQuestion {
     pub source: String,
     /// With whom, alike.
     pub destination: String,
-    /// IP protocol number.
+    /// IP protocol number. ICMP between IPv6 addresses is taken for ICMPv6.
     pub protocol: u8,
     /// Destination port; of protocols without ports it does not matter.
     #[serde(default, skip_serializing_if = "Option::is_none")]

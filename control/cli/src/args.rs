@@ -1,10 +1,13 @@
 //! The command line.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use weft_api::VETH_MTU;
 use weft_api::paths::DEFAULT_RUN_DIR;
+
+use crate::traffic::{Traffic, parse_protocol};
 
 /// Bytes of an untagged Ethernet header.
 const ETHERNET_HEADER_BYTES: u32 = 14;
@@ -22,6 +25,8 @@ const SNAPLEN_MIN: i64 = 64;
 Examples:
   weft status                                 is everything well on this node?
   weft port                                   the ports and their counters
+  weft policy explain shop/web shop/db --port 5432/tcp    may it connect, and who says so?
+  weft flow list --pod shop/web               its connections
   weft capture default/web -w web.pcapng      packets of one pod, until Ctrl-C
   weft status --output json | jq .drops       for programs
 
@@ -80,6 +85,14 @@ Examples:
   weft port -o json | jq '.ports[].counters.drops'")]
     Port(PortArguments),
 
+    /// The policies of this node's pods, and whether a connection may be
+    #[command(subcommand)]
+    Policy(PolicyCommand),
+
+    /// The connections this node tracks
+    #[command(subcommand)]
+    Flow(FlowCommand),
+
     /// Records packets of one port or all, with the pipeline's verdict on each
     ///
     /// Writes a pcapng file that Wireshark and tshark read: one interface per port, the direction,
@@ -93,6 +106,88 @@ Examples:
   weft capture weft0p -w - | tshark -r - -P         live
   weft capture -w - --snaplen 96 | wireshark -k -i -")]
     Capture(CaptureArguments),
+}
+
+/// What can be asked about policies.
+#[derive(Debug, Subcommand)]
+pub enum PolicyCommand {
+    /// Pods by what policies can tell apart, and their rules in order, with counters
+    ///
+    /// The first rule that matches decides; pass skips the rest of its tier; without a match a connection is
+    /// allowed. Counters are those of the object a rule comes from, since the dataplane started. Exits with
+    /// status 1 if a pod is cut off because its rules have not arrived.
+    #[command(after_help = "\
+Examples:
+  weft policy list
+  weft policy list -o json | jq '.endpoints[].ingress[] | select(.denied > 0)'")]
+    List,
+
+    /// Whether a connection may be, and which rule says so
+    ///
+    /// Answered by the tables and the code that decide about packets. Each end's policy is decided on its own
+    /// node: for an end that is no pod of this node ask that one. Exits with status 1 if it is denied here.
+    #[command(after_help = "\
+Examples:
+  weft policy explain shop/web shop/db --port 5432/tcp
+  weft policy explain 198.51.100.7 10.244.1.5 --port 53/udp
+  weft policy explain shop/web 2001:db8::5              a ping")]
+    Explain(ExplainArguments),
+}
+
+/// What `weft policy explain` takes.
+#[derive(Debug, Args)]
+pub struct ExplainArguments {
+    /// Who opens the connection: an address or NAMESPACE/POD
+    pub source: String,
+
+    /// With whom, alike
+    pub destination: String,
+
+    /// Destination port and protocol, or a protocol without ports
+    #[arg(long, value_name = "PORT/PROTOCOL", default_value = "icmp")]
+    pub port: Traffic,
+}
+
+/// What can be asked about connections.
+#[derive(Debug, Subcommand)]
+pub enum FlowCommand {
+    /// Connections with their state, counters and the rules that let them be
+    ///
+    /// Counts are of the direction that began the connection and of the replies.
+    #[command(after_help = "\
+Examples:
+  weft flow list --pod shop/web
+  weft flow list --address 10.244.1.5 --port 80 --state established
+  weft flow list --protocol udp -o json | jq '.flows[].source'")]
+    List(FlowListArguments),
+}
+
+/// What `weft flow list` takes: conditions that all must hold.
+#[derive(Debug, Args)]
+pub struct FlowListArguments {
+    /// Of this pod
+    #[arg(long, value_name = "NAMESPACE/POD")]
+    pub pod: Option<String>,
+
+    /// With this address at one end
+    #[arg(long, value_name = "ADDRESS")]
+    pub address: Option<IpAddr>,
+
+    /// With this port at one end
+    #[arg(long, value_name = "PORT")]
+    pub port: Option<u16>,
+
+    /// tcp, udp, sctp, icmp, icmpv6 or a number
+    #[arg(long, value_name = "PROTOCOL", value_parser = parse_protocol)]
+    pub protocol: Option<u8>,
+
+    /// In this state, such as established, syn-sent or udp-stream
+    #[arg(long, value_name = "STATE")]
+    pub state: Option<String>,
+
+    /// At most so many; 1,000 unless told otherwise
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub limit: Option<u32>,
 }
 
 /// What `weft port` takes.
@@ -154,6 +249,11 @@ mod tests {
             &["weft", "capture"][..],
             &["weft", "capture", "-w", "x", "--count", "0"],
             &["weft", "capture", "-w", "x", "--snaplen", "10"],
+            &["weft", "policy"],
+            &["weft", "policy", "explain", "a/b"],
+            &["weft", "policy", "explain", "a/b", "c/d", "--port", "tcp"],
+            &["weft", "flow", "list", "--address", "shop/web"],
+            &["weft", "flow", "list", "--limit", "0"],
         ] {
             assert_eq!(Arguments::try_parse_from(bad).unwrap_err().exit_code(), 2);
         }

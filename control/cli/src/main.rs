@@ -5,10 +5,13 @@
 
 mod args;
 mod capture;
+mod flow;
 mod pcapng;
+mod policy;
 mod port;
 mod status;
 mod text;
+mod traffic;
 
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
@@ -17,6 +20,7 @@ use std::time::Duration;
 use clap::Parser;
 use serde::Serialize;
 use weft_api::client::{Client, ClientError};
+use weft_api::envelope::ErrorKind;
 use weft_api::paths::RunDir;
 
 use args::{Arguments, Command, Output};
@@ -40,6 +44,8 @@ fn main() -> ExitCode {
     let done = match arguments.command {
         Command::Status => status::run(&node),
         Command::Port(asked) => port::run(&node, asked.port.as_deref()),
+        Command::Policy(asked) => policy::run(&node, &asked),
+        Command::Flow(asked) => flow::run(&node, &asked),
         Command::Capture(asked) => capture::run(&node, &asked),
     };
     match done {
@@ -48,8 +54,16 @@ fn main() -> ExitCode {
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("weft: {error:#}");
-            ExitCode::from(1)
+            ExitCode::from(if is_misuse(&error) { 2 } else { 1 })
         }
+    }
+}
+
+/// The dataplane could make no sense of what was asked.
+fn is_misuse(error: &anyhow::Error) -> bool {
+    match error.downcast_ref::<ClientError>() {
+        Some(ClientError::Refused(refused)) => refused.kind == ErrorKind::BadRequest,
+        _ => false,
     }
 }
 

@@ -98,6 +98,7 @@ fn render(report: &Report, styled: bool) -> String {
         page.table("PORTS", &port::listing(&status.ports));
         page.table("PACKETS BY STAGE", &counters("STAGE", &status.stages));
         page.table("PACKETS BY VERDICT", &counters("VERDICT", &status.verdicts));
+        page.table("POLICIES", &described("WHAT", &status.policy));
         page.table("CONNECTIONS", &described("WHAT", &status.flows));
         page.table("DROPS", &described("REASON", &status.drops));
         page.table("REMOTE NODES", &remotes(&status.remotes));

@@ -24,6 +24,12 @@ use weft_api::dataplane::{
     RemoteStatus, Status, WorkerStatus,
 };
 use weft_api::envelope::{ApiError, ErrorKind, Outcome, Request, Response};
+use weft_api::explain::{
+    PeerStatus, PolicyEndpoint, PolicyExplained, PolicyList, PolicyOutcome, PolicyParty,
+    PolicyQuestion, PolicySide, RuleStatus,
+};
+use weft_api::flow::{FlowList, FlowQuery, FlowStatus};
+use weft_api::policy::{PortRange, RuleOrigin, RuleVerdict};
 use weft_api::{MacAddr, PodRef, PortName, agent, frame};
 
 #[test]
@@ -134,6 +140,103 @@ fn ports_are_listed_and_shown_one_by_one() {
         serde_json::from_str(&node.text(&["port", "10.244.1.5", "-o", "json"])).unwrap();
     assert_eq!(one["name"], "weftaaaaaaaaaaa");
     assert_eq!(node.weft(&["port", "absent"]).status.code(), Some(1));
+}
+
+#[test]
+fn policies_are_listed_with_rules_and_counters() {
+    let node = Node::new(status(), None);
+    let text = node.text(&["policy", "list"]);
+    for says in [
+        "7  shop app=web  shop/web  2 rules  open",
+        "RULES OF 7 (shop app=web)",
+        "shop app=cart, shop app=api and 3 more  80-90/tcp  NetworkPolicy shop/web ingress[0]",
+        "NetworkPolicy shop/web isolates ingress",
+        "1,234",
+    ] {
+        assert!(text.contains(says), "{says}\n{text}");
+    }
+    let document: Value =
+        serde_json::from_str(&node.text(&["policy", "list", "-o", "json"])).unwrap();
+    let list: PolicyList = serde_json::from_value(document).unwrap();
+    assert_eq!(list, policies(false));
+}
+
+#[test]
+fn a_pod_that_is_cut_off_is_a_problem() {
+    let cut_off = Status {
+        pid: CUT_OFF,
+        ..status()
+    };
+    let output = Node::new(cut_off, None).weft(&["policy", "list"]);
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        text.contains("PROBLEMS\n  - 10.244.1.5: its rules"),
+        "{text}"
+    );
+}
+
+#[test]
+fn an_explanation_names_the_rule_and_its_exit_status_says_the_verdict() {
+    let node = Node::new(status(), None);
+    let ask = |port: &str| node.weft(&["policy", "explain", "shop/web", "shop/db", "--port", port]);
+    let allowed = ask("5432/tcp");
+    let text = String::from_utf8(allowed.stdout).unwrap();
+    assert_eq!(allowed.status.code(), Some(0), "{text}");
+    for says in [
+        "from     10.244.1.5 shop/web (shop app=web)",
+        "to       10.244.2.9 (world)",
+        "port     5432/tcp",
+        "egress   allowed by NetworkPolicy shop/web egress[0]",
+        "ingress  not decided here: the receiver is no pod of this node",
+        "verdict  allowed",
+    ] {
+        assert!(text.contains(says), "{says}\n{text}");
+    }
+    let denied = ask("81/tcp");
+    let text = String::from_utf8(denied.stdout).unwrap();
+    assert_eq!(denied.status.code(), Some(1), "{text}");
+    assert!(text.contains("denied by NetworkPolicy"), "{text}");
+    assert_eq!(
+        ask("9/udp").status.code(),
+        Some(2),
+        "what makes no sense is misuse"
+    );
+    let document: Value = serde_json::from_slice(
+        &node
+            .weft(&["policy", "explain", "a/b", "c/d", "-o", "json"])
+            .stdout,
+    )
+    .unwrap();
+    assert_eq!(document["protocol"], 1, "a ping unless told otherwise");
+}
+
+#[test]
+fn connections_are_listed_as_asked() {
+    let node = Node::new(status(), None);
+    let text = node.text(&[
+        "flow",
+        "list",
+        "--pod",
+        "shop/web",
+        "--port",
+        "80",
+        "--protocol",
+        "tcp",
+        "--state",
+        "established",
+        "--limit",
+        "5",
+    ]);
+    for says in [
+        "tcp       shop/web 10.244.1.5:40000  [fd00::9]:80  established",
+        "12 / 1,000",
+        "NetworkPolicy shop/web egress[0]",
+        "there are more",
+    ] {
+        assert!(text.contains(says), "{says}\n{text}");
+    }
+    assert!(node.text(&["flow", "list"]).contains("no connection"));
 }
 
 #[test]
@@ -324,6 +427,9 @@ fn dataplane(stream: UnixStream, status: &Status, captured: &mpsc::Sender<Captur
             });
             Ok(json!({}))
         }
+        Op::PolicyList => Ok(json!(policies(status.pid == CUT_OFF))),
+        Op::PolicyExplain(question) => explain(&question),
+        Op::FlowList(query) => flows(&query),
         other => panic!("{other:?}"),
     });
     let _ = raw.flush();
@@ -344,6 +450,136 @@ fn pcapng(packets: usize) -> Vec<u8> {
     let mut file = [block(0x0a0d_0d0a, &section), block(1, &interface)].concat();
     file.extend(block(6, &packet).repeat(packets));
     file
+}
+
+/// Process id of a dataplane with a pod that has no policy.
+const CUT_OFF: u32 = 13;
+
+fn origin(rule: &str) -> RuleOrigin {
+    RuleOrigin {
+        object: "NetworkPolicy shop/web".into(),
+        rule: rule.into(),
+    }
+}
+
+fn policies(cut_off: bool) -> PolicyList {
+    let rule = |verdict, name| RuleStatus {
+        tier: 2,
+        peer: None,
+        protocol: None,
+        ports: None,
+        verdict,
+        origin: origin(name),
+        allowed: 1_234,
+        denied: 0,
+    };
+    let ingress = RuleStatus {
+        peer: Some(PeerStatus {
+            selector: 4,
+            identities: 5,
+            names: vec!["shop app=cart".into(), "shop app=api".into()],
+        }),
+        protocol: Some(6),
+        ports: Some(PortRange {
+            first: 80,
+            last: 90,
+        }),
+        ..rule(RuleVerdict::Allow, "ingress[0]")
+    };
+    PolicyList {
+        endpoints: vec![PolicyEndpoint {
+            identity: 7,
+            name: "shop app=web".into(),
+            pods: vec![PodRef {
+                namespace: "shop".into(),
+                name: "web".into(),
+            }],
+            addresses: vec!["10.244.1.5".parse().unwrap()],
+            known: !cut_off,
+            ingress: vec![ingress, rule(RuleVerdict::Deny, "isolates ingress")],
+            egress: vec![],
+        }],
+    }
+}
+
+fn web() -> PolicyParty {
+    PolicyParty {
+        address: "10.244.1.5".parse().unwrap(),
+        pod: Some(PodRef {
+            namespace: "shop".into(),
+            name: "web".into(),
+        }),
+        identity: 7,
+        name: "shop app=web".into(),
+    }
+}
+
+fn far(address: &str) -> PolicyParty {
+    PolicyParty {
+        address: address.parse().unwrap(),
+        pod: None,
+        identity: 0,
+        name: "world".into(),
+    }
+}
+
+fn side(outcome: PolicyOutcome) -> PolicySide {
+    PolicySide {
+        outcome,
+        origin: (outcome != PolicyOutcome::Elsewhere).then(|| origin("egress[0]")),
+    }
+}
+
+fn explain(question: &PolicyQuestion) -> Result<Value, ApiError> {
+    let outcome = match question.port {
+        Some(9) => return Err(ApiError::new(ErrorKind::BadRequest, "no")),
+        Some(81) => PolicyOutcome::Denied,
+        _ => PolicyOutcome::Allowed,
+    };
+    Ok(json!(PolicyExplained {
+        source: web(),
+        destination: far("10.244.2.9"),
+        protocol: question.protocol,
+        port: question.port.unwrap_or(0),
+        egress: side(outcome),
+        ingress: side(PolicyOutcome::Elsewhere),
+        allowed: outcome == PolicyOutcome::Allowed,
+    }))
+}
+
+fn flows(query: &FlowQuery) -> Result<Value, ApiError> {
+    if *query == FlowQuery::default() {
+        return Ok(json!(FlowList::default()));
+    }
+    let expected = FlowQuery {
+        pod: Some("shop/web".into()),
+        address: None,
+        port: Some(80),
+        protocol: Some(6),
+        state: Some("established".into()),
+        limit: Some(5),
+    };
+    assert_eq!(*query, expected);
+    Ok(json!(FlowList {
+        flows: vec![FlowStatus {
+            worker: 0,
+            protocol: 6,
+            source: web(),
+            destination: far("fd00::9"),
+            source_port: 40_000,
+            destination_port: 80,
+            state: "established".into(),
+            replied: true,
+            picked_up: false,
+            packets: [12, 1_000],
+            bytes: [600, 1_000_000],
+            age_ms: 5_000,
+            idle_ms: 10,
+            egress: side(PolicyOutcome::Allowed),
+            ingress: side(PolicyOutcome::Elsewhere),
+        }],
+        truncated: true,
+    }))
 }
 
 fn packets_by_tshark(file: &Path) -> usize {
@@ -422,6 +658,7 @@ fn status() -> Status {
             counter("ttl-expired", 0, "The hop limit ran out."),
         ],
         flows: vec![counter("current", 12, "connections in the table now")],
+        policy: vec![counter("rules", 3, "")],
         ports: vec![PortStatus {
             id: 1,
             name: PortName("weftaaaaaaaaaaa".into()),

@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::Context;
 use crossbeam::channel::Receiver;
 use weft_api::PortName;
-use weft_api::dataplane::{Hello, PortAttached, PortKind, PortSpec};
+use weft_api::dataplane::{Hello, PortAttached, PortKind, PortSpec, PortStatus};
 use weft_api::envelope::{ApiError, ErrorKind};
 use weft_api::object::{Key, LocalNode, Object};
 use weft_engine::{PmtuReport, PortId};
@@ -76,6 +76,16 @@ impl Control {
             generation: self.objects.generation(),
             committed: self.objects.committed(),
         }
+    }
+
+    /// The ports and their counters.
+    pub fn port_statuses(&self) -> Vec<PortStatus> {
+        let status = |port: &AttachedPort| {
+            let mut status = port.status();
+            status.counters.drops += self.workers.drops_of(PortId(port.record.id));
+            status
+        };
+        self.ports.iter().map(status).collect()
     }
 
     /// Adds or replaces objects.

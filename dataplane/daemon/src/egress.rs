@@ -227,6 +227,7 @@ impl Egress {
                     batch.packets.push(packet);
                 }
                 Next::Send(slot) => self.send_for_another(slot, &mut packet, counters, now_ns),
+                Next::Keep => self.pool.free_chain(&mut packet.frames),
             }
         }
         taken
@@ -258,6 +259,7 @@ impl Egress {
         for _ in 0..std::mem::take(&mut self.late_drops) {
             counters.dropped_late(false, DropReason::TxRingFull);
         }
+        self.handoffs.give_back(&mut self.pool);
         let mut index = 0;
         while index < self.dirty.len() {
             let slot = self.dirty[index];

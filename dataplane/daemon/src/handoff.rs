@@ -4,6 +4,7 @@
 use rtrb::{Consumer, Producer, RingBuffer};
 use weft_engine::Packet;
 use weft_snapshot::Doorbell;
+use weft_xsk::{CHAIN_MAX, FramePool};
 
 use crate::waiter::Bell;
 
@@ -26,12 +27,15 @@ pub enum Next {
     Resume,
     /// Sends it by the queue in this slot.
     Send(u16),
+    /// Keeps its frames, which are no packet: as many as it gave away with others.
+    Keep,
 }
 
 /// One worker's rings to and from all others.
 pub struct Handoffs {
     to: Vec<Option<Lane>>,
-    from: Vec<Consumer<Handoff>>,
+    /// With the number of the worker at the other end.
+    from: Vec<(usize, Consumer<Handoff>)>,
     asleep: Doorbell,
 }
 
@@ -39,6 +43,8 @@ struct Lane {
     ring: Producer<Handoff>,
     asleep: Doorbell,
     bell: Bell,
+    /// Frames that came from that worker, less those it got.
+    owed: i64,
 }
 
 /// A full ring, or no such worker: the packet comes back.
@@ -70,9 +76,10 @@ impl Handoffs {
                     ring,
                     asleep: doorbells[to].clone(),
                     bell: bells[to].try_clone()?,
+                    owed: 0,
                 };
                 mesh[from].to.push(Some(lane));
-                mesh[to].from.push(consumer);
+                mesh[to].from.push((from, consumer));
             }
         }
         Ok(mesh)
@@ -94,9 +101,11 @@ impl Handoffs {
         else {
             return Err(handoff);
         };
+        let frames = handoff.packet.frames.len() as i64;
         lane.ring
             .push(handoff)
             .map_err(|rtrb::PushError::Full(back)| back)?;
+        lane.owed -= frames;
         if lane.asleep.is_asleep() {
             lane.bell.ring();
         }
@@ -105,18 +114,45 @@ impl Handoffs {
 
     /// The next packet handed to this worker.
     pub fn receive(&mut self) -> Option<Handoff> {
-        self.from.iter_mut().find_map(|ring| ring.pop().ok())
+        let mut rings = self.from.iter_mut();
+        let (from, handoff) = rings.find_map(|(from, ring)| Some((*from, ring.pop().ok()?)))?;
+        if let Some(Some(lane)) = self.to.get_mut(from) {
+            lane.owed += handoff.packet.frames.len() as i64;
+        }
+        Some(handoff)
+    }
+
+    /// Gives back a chain of free frames to each worker that gave away at least that many more than it got:
+    /// else traffic that goes one way would leave the worker it comes in by without any.
+    pub fn give_back(&mut self, pool: &mut FramePool) {
+        for worker in 0..self.to.len() {
+            while self.owes(worker) && pool.len() >= CHAIN_MAX {
+                let mut packet = Packet::default();
+                let frames = std::iter::from_fn(|| pool.alloc());
+                packet.frames.extend(frames.take(CHAIN_MAX));
+                let next = Next::Keep;
+                if let Err(mut back) = self.send(worker as u16, Handoff { packet, next }) {
+                    pool.free_chain(&mut back.packet.frames);
+                    break;
+                }
+            }
+        }
+    }
+
+    fn owes(&self, worker: usize) -> bool {
+        let lane = self.to[worker].as_ref();
+        lane.is_some_and(|lane| lane.owed >= CHAIN_MAX as i64)
     }
 
     /// True when no packet waits.
     pub fn is_empty(&self) -> bool {
-        self.from.iter().all(Consumer::is_empty)
+        self.from.iter().all(|(_, ring)| ring.is_empty())
     }
 
     /// Frames of the packets that wait.
     pub fn frames_waiting(&mut self) -> u64 {
         let mut frames = 0;
-        for ring in &mut self.from {
+        for (_, ring) in &mut self.from {
             if let Ok(chunk) = ring.read_chunk(ring.slots()) {
                 let (first, second) = chunk.as_slices();
                 frames += first

@@ -7,8 +7,12 @@ mod compile;
 mod config;
 mod control;
 mod egress;
+<<<<<<< HEAD
 mod flow_memory;
 mod flows;
+=======
+mod flow_list;
+>>>>>>> policy
 mod handoff;
 mod idle;
 mod lending;

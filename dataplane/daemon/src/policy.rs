@@ -11,13 +11,15 @@ use weft_api::explain::{
     PolicyQuestion, PolicySide, RuleStatus,
 };
 use weft_api::object::Object;
-use weft_api::policy::{PolicyAddress, PolicyRule};
+use weft_api::policy::PolicyRule;
 use weft_engine::table::policy::has_ports;
 use weft_engine::{Connection, DropReason, PolicyCounters, Side, Tables, Traffic};
 use weft_wire::Protocol;
 
 use crate::compile::Policies;
 use crate::control::Control;
+use crate::objects::ObjectStore;
+use crate::ports::Ports;
 use crate::worker_counters::WorkerReading;
 
 /// Names of a rule's peers shown before it is only said how many there are.
@@ -56,40 +58,15 @@ pub fn counters(control: &Control, workers: &[(Option<usize>, WorkerReading)]) -
 /// Failed when a worker does not answer.
 pub fn list(control: &Control) -> Result<PolicyList, ApiError> {
     let counters = control.workers.policy_counters()?;
-    let policies = control.compiler.policies();
-    let mut endpoints: BTreeMap<u32, PolicyEndpoint> = BTreeMap::new();
-    for policy in policies.endpoints() {
-        let rules = |rules: &[PolicyRule]| rule_statuses(rules, policies, &counters);
-        let name = policies.identity(policy.identity).1;
-        let endpoint = PolicyEndpoint {
-            known: true,
-            ingress: rules(&policy.ingress),
-            egress: rules(&policy.egress),
-            ..nobody(policy.identity, name)
-        };
-        endpoints.insert(policy.identity, endpoint);
-    }
-    let pods = control
-        .ports
-        .iter()
-        .filter(|it| it.spec.kind == PortKind::Pod);
-    for port in pods {
-        for address in &port.spec.addresses {
-            let (identity, name) = policies.identity_of(*address);
-            let endpoint = endpoints
-                .entry(identity)
-                .or_insert_with(|| nobody(identity, name));
-            endpoint.addresses.push(*address);
-            if let Some(pod) = &port.spec.pod
-                && !endpoint.pods.contains(pod)
-            {
-                endpoint.pods.push(pod.clone());
-            }
-        }
-    }
-    Ok(PolicyList {
-        endpoints: endpoints.into_values().collect(),
-    })
+    Ok(View::of(control).list(&counters))
+}
+
+/// Whether a connection may be.
+///
+/// # Errors
+/// See [`View::explain`].
+pub fn explain(control: &Control, question: &PolicyQuestion) -> Result<PolicyExplained, ApiError> {
+    View::of(control).explain(question)
 }
 
 fn nobody(identity: u32, name: &str) -> PolicyEndpoint {
@@ -134,82 +111,10 @@ fn peer(selector: u32, policies: &Policies) -> PeerStatus {
     }
 }
 
-/// Whether a connection may be, answered by what the workers ask.
-///
-/// # Errors
-/// NotFound for a pod without address; BadRequest for a port that is missing, or for ends of two families.
-pub fn explain(control: &Control, question: &PolicyQuestion) -> Result<PolicyExplained, ApiError> {
-    let protocol = Protocol(question.protocol);
-    if has_ports(protocol) && question.port.is_none() {
-        let message = format!(
-            "protocol {} has ports: say which, as in 80/tcp",
-            question.protocol
-        );
-        return Err(ApiError::new(ErrorKind::BadRequest, message));
-    }
-    let port = question.port.filter(|_| has_ports(protocol)).unwrap_or(0);
-    let sources = addresses(control, &question.source)?;
-    let destinations = addresses(control, &question.destination)?;
-    let mut pairs = sources.iter().flat_map(|source| {
-        let same = |it: &&IpAddr| it.is_ipv4() == source.is_ipv4();
-        destinations.iter().filter(same).map(|it| (*source, *it))
-    });
-    let Some((source, destination)) = pairs.next() else {
-        let message = format!(
-            "{} and {} have no addresses of the same family",
-            question.source, question.destination
-        );
-        return Err(ApiError::new(ErrorKind::BadRequest, message));
-    };
-    let view = View::of(control);
-    let (egress, ingress) = view.sides(source, destination, Traffic::new(protocol, port));
-    let refuses = |side: &PolicySide| {
-        matches!(
-            side.outcome,
-            PolicyOutcome::Denied | PolicyOutcome::NoPolicy
-        )
-    };
-    Ok(PolicyExplained {
-        source: view.party(source),
-        destination: view.party(destination),
-        protocol: question.protocol,
-        port,
-        allowed: !refuses(&egress) && !refuses(&ingress),
-        egress,
-        ingress,
-    })
-}
-
-/// The addresses an end is known by: its own, or those of the pod of this name, IPv4 first.
-///
-/// # Errors
-/// NotFound when there are none.
-pub fn addresses(control: &Control, end: &str) -> Result<Vec<IpAddr>, ApiError> {
-    if let Ok(address) = end.parse() {
-        return Ok(vec![address]);
-    }
-    let is_it = |pod: Option<&PodRef>| pod.is_some_and(|pod| pod.to_string() == end);
-    let of_objects = control.objects.objects().filter_map(|object| match object {
-        Object::PolicyAddress(it) if is_it(it.pod.as_ref()) => Some(it.prefix.addr()),
-        _ => None,
-    });
-    let of_ports = control
-        .ports
-        .iter()
-        .filter(|it| is_it(it.spec.pod.as_ref()));
-    let of_ports = of_ports.flat_map(|it| it.spec.addresses.iter().copied());
-    let mut all: Vec<IpAddr> = of_objects.chain(of_ports).collect();
-    all.sort_unstable();
-    all.dedup();
-    if all.is_empty() {
-        let message = format!("{end} is neither an address nor a pod (NAMESPACE/POD) with one");
-        return Err(ApiError::new(ErrorKind::NotFound, message));
-    }
-    Ok(all)
-}
-
 /// The policies in force as answers need them.
 pub struct View<'a> {
+    objects: &'a ObjectStore,
+    ports: &'a Ports,
     tables: &'a Tables,
     policies: &'a Policies,
     pods: BTreeMap<IpAddr, &'a PodRef>,
@@ -218,25 +123,143 @@ pub struct View<'a> {
 impl<'a> View<'a> {
     /// What is in force now.
     pub fn of(control: &'a Control) -> Self {
-        let pod_of = |it: &'a PolicyAddress| Some((it.prefix.addr(), it.pod.as_ref()?));
-        let of_objects = control.objects.objects().filter_map(|object| match object {
-            Object::PolicyAddress(it) => pod_of(it),
+        let tables = &control.publisher.current().tables;
+        let policies = control.compiler.policies();
+        Self::new(&control.objects, &control.ports, tables, policies)
+    }
+
+    fn new(
+        objects: &'a ObjectStore,
+        ports: &'a Ports,
+        tables: &'a Tables,
+        policies: &'a Policies,
+    ) -> Self {
+        let of_objects = objects.objects().filter_map(|object| match object {
+            Object::PolicyAddress(it) => Some((it.prefix.addr(), it.pod.as_ref()?)),
             _ => None,
         });
-        let of_ports = control.ports.iter().flat_map(|port| {
+        let of_ports = ports.iter().flat_map(|port| {
             let addresses = port.spec.addresses.iter();
             addresses.filter_map(|it| Some((*it, port.spec.pod.as_ref()?)))
         });
         Self {
-            tables: &control.publisher.current().tables,
-            policies: control.compiler.policies(),
             pods: of_objects.chain(of_ports).collect(),
+            objects,
+            ports,
+            tables,
+            policies,
         }
     }
 
-    /// The pod at an address.
-    pub fn pod(&self, address: IpAddr) -> Option<&'a PodRef> {
-        self.pods.get(&address).copied()
+    /// Every identity with rules or with pods on this node.
+    fn list(&self, counters: &PolicyCounters) -> PolicyList {
+        let policies = self.policies;
+        let mut endpoints: BTreeMap<u32, PolicyEndpoint> = BTreeMap::new();
+        for policy in policies.endpoints() {
+            let rules = |rules: &[PolicyRule]| rule_statuses(rules, policies, counters);
+            let endpoint = PolicyEndpoint {
+                known: true,
+                ingress: rules(&policy.ingress),
+                egress: rules(&policy.egress),
+                ..nobody(policy.identity, policies.identity(policy.identity).1)
+            };
+            endpoints.insert(policy.identity, endpoint);
+        }
+        let pods = self.ports.iter().filter(|it| it.spec.kind == PortKind::Pod);
+        for port in pods {
+            for address in &port.spec.addresses {
+                let (identity, name) = policies.identity_of(*address);
+                let endpoint = endpoints
+                    .entry(identity)
+                    .or_insert_with(|| nobody(identity, name));
+                endpoint.addresses.push(*address);
+                let pod = port.spec.pod.iter();
+                let new = pod.filter(|pod| !endpoint.pods.contains(pod));
+                let new: Vec<PodRef> = new.cloned().collect();
+                endpoint.pods.extend(new);
+            }
+        }
+        PolicyList {
+            endpoints: endpoints.into_values().collect(),
+        }
+    }
+
+    /// Whether a connection may be, answered by what the workers ask.
+    ///
+    /// # Errors
+    /// NotFound for a pod without address; BadRequest for a port that is missing, or for ends of two families.
+    fn explain(&self, question: &PolicyQuestion) -> Result<PolicyExplained, ApiError> {
+        let mut protocol = Protocol(question.protocol);
+        if has_ports(protocol) && question.port.is_none() {
+            let message = format!(
+                "protocol {} has ports: say which, as in 80/tcp",
+                question.protocol
+            );
+            return Err(ApiError::new(ErrorKind::BadRequest, message));
+        }
+        let port = question.port.filter(|_| has_ports(protocol)).unwrap_or(0);
+        let (source, destination) = self.ends(question)?;
+        if protocol == Protocol::ICMP && source.is_ipv6() {
+            protocol = Protocol::ICMPV6;
+        }
+        let (egress, ingress) = self.sides(source, destination, Traffic::new(protocol, port));
+        let refuses = |side: &PolicySide| {
+            matches!(
+                side.outcome,
+                PolicyOutcome::Denied | PolicyOutcome::NoPolicy
+            )
+        };
+        Ok(PolicyExplained {
+            source: self.party(source),
+            destination: self.party(destination),
+            protocol: protocol.0,
+            port,
+            allowed: !refuses(&egress) && !refuses(&ingress),
+            egress,
+            ingress,
+        })
+    }
+
+    /// Addresses of both ends, of one family.
+    fn ends(&self, question: &PolicyQuestion) -> Result<(IpAddr, IpAddr), ApiError> {
+        let sources = self.addresses(&question.source)?;
+        let destinations = self.addresses(&question.destination)?;
+        let mut pairs = sources.iter().flat_map(|source| {
+            let same = |it: &&IpAddr| it.is_ipv4() == source.is_ipv4();
+            destinations.iter().filter(same).map(|it| (*source, *it))
+        });
+        pairs.next().ok_or_else(|| {
+            let message = format!(
+                "{} and {} have no addresses of the same family",
+                question.source, question.destination
+            );
+            ApiError::new(ErrorKind::BadRequest, message)
+        })
+    }
+
+    /// The addresses an end is known by: its own, or those of the pod of this name, IPv4 first.
+    ///
+    /// # Errors
+    /// NotFound when there are none.
+    pub fn addresses(&self, end: &str) -> Result<Vec<IpAddr>, ApiError> {
+        if let Ok(address) = end.parse() {
+            return Ok(vec![address]);
+        }
+        let is_it = |pod: Option<&PodRef>| pod.is_some_and(|pod| pod.to_string() == end);
+        let of_objects = self.objects.objects().filter_map(|object| match object {
+            Object::PolicyAddress(it) if is_it(it.pod.as_ref()) => Some(it.prefix.addr()),
+            _ => None,
+        });
+        let of_ports = self.ports.iter().filter(|it| is_it(it.spec.pod.as_ref()));
+        let of_ports = of_ports.flat_map(|it| it.spec.addresses.iter().copied());
+        let mut all: Vec<IpAddr> = of_objects.chain(of_ports).collect();
+        all.sort_unstable();
+        all.dedup();
+        if all.is_empty() {
+            let message = format!("{end} is neither an address nor a pod (NAMESPACE/POD) with one");
+            return Err(ApiError::new(ErrorKind::NotFound, message));
+        }
+        Ok(all)
     }
 
     /// One end of a connection.
@@ -244,7 +267,7 @@ impl<'a> View<'a> {
         let (identity, name) = self.policies.identity_of(address);
         PolicyParty {
             address,
-            pod: self.pod(address).cloned(),
+            pod: self.pods.get(&address).map(|pod| (*pod).clone()),
             identity,
             name: name.to_owned(),
         }
@@ -282,3 +305,6 @@ impl<'a> View<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,7 +15,7 @@ use weft_engine::PortId;
 
 use crate::capture::{Capture, PortLabel};
 use crate::control::Control;
-use crate::flows;
+use crate::flow_list;
 use crate::policy;
 use crate::status;
 use crate::tap::{self, Filter, SNAPLEN_MAX};
@@ -145,16 +145,12 @@ fn answer(writer: &mut Vec<u8>, id: u64, op: Op, control: &mut Control) -> io::R
         Op::PortAttach(spec) => respond(writer, id, control.attach(spec)),
         Op::PortDetach { name } => respond(writer, id, done(control.detach(&name))),
         Op::PortList => {
-            let ports = control
-                .ports
-                .iter()
-                .map(crate::ports::AttachedPort::status)
-                .collect();
+            let ports = control.port_statuses();
             respond(writer, id, Ok(PortList { ports }))
         }
         Op::PolicyList => respond(writer, id, policy::list(control)),
         Op::PolicyExplain(question) => respond(writer, id, policy::explain(control, &question)),
-        Op::FlowList(query) => respond(writer, id, flows::list(control, &query)),
+        Op::FlowList(query) => respond(writer, id, flow_list::list(control, &query)),
         Op::Status => respond(writer, id, Ok(status::status(control))),
         Op::Capture(_) => Ok(()),
     }

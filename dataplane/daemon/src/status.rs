@@ -6,7 +6,6 @@ use weft_engine::table::flow::FlowCounters;
 use weft_engine::{DropReason, Outcome, Stage};
 
 use crate::control::Control;
-use crate::ports::AttachedPort;
 use crate::worker::Account;
 use crate::worker_counters::WorkerReading;
 
@@ -53,7 +52,7 @@ pub fn status(control: &Control) -> Status {
         ),
         flows: total(&workers, |r| &r.flows, FlowCounters::NAMES.into_iter()),
         policy: crate::policy::counters(control, &workers),
-        ports: control.ports.iter().map(AttachedPort::status).collect(),
+        ports: control.port_statuses(),
         remotes: remotes(control),
     }
 }

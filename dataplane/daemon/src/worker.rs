@@ -111,6 +111,7 @@ pub struct Worker {
     clock: Instant,
     expire_at_ns: u64,
     lending: Lending,
+    port_drops: Arc<SharedCounters>,
 }
 
 /// What a worker is made of.
@@ -135,6 +136,8 @@ pub struct Parts {
     pub commands: Receiver<Command>,
     /// Where its counters are shown.
     pub counters: Arc<SharedCounters>,
+    /// Drops of packets that other workers handed over, by the port that received them: [`PORTS_MAX`] places.
+    pub port_drops: Arc<SharedCounters>,
     /// Where ICMP errors about our tunnels are reported.
     pub reports: Sender<PmtuReport>,
     /// Zero of the clock all workers and taps share.
@@ -170,6 +173,7 @@ impl Worker {
             clock: parts.clock,
             expire_at_ns: 0,
             lending,
+            port_drops: parts.port_drops,
         }
     }
 
@@ -320,6 +324,13 @@ impl Worker {
         for tap in &mut *taps {
             tap.record_received(&self.batch);
         }
+        for packet in &self.batch.packets {
+            if matches!(packet.verdict, Verdict::Drop(_)) {
+                let port = packet.rx.index();
+                let drops = self.port_drops.load(port);
+                self.port_drops.store(port, drops + 1);
+            }
+        }
         let counters = self.pipeline.counters_mut();
         self.egress
             .dispatch(&mut self.batch, snapshot, counters, now_ns);
@@ -402,6 +413,7 @@ impl Worker {
             Command::Forget(port, mut frames, done) => {
                 let pool = &mut self.egress.pool;
                 self.pipeline.port_removed(port, pool);
+                self.port_drops.store(port.index(), 0);
                 let all = frames.len();
                 pool.take_bulk(&mut frames, all);
                 let _ = done.send(frames);

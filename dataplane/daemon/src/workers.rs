@@ -11,7 +11,9 @@ use crossbeam::channel::{Sender, bounded, unbounded};
 use thread_priority::{
     RealtimeThreadSchedulePolicy, ThreadPriority, ThreadPriorityValue, ThreadSchedulePolicy,
 };
-use weft_engine::{FlowInfo, Pipeline, PipelineConfig, PmtuReport, PolicyCounters, PortId, RuleId};
+use weft_engine::{
+    FlowInfo, PORTS_MAX, Pipeline, PipelineConfig, PmtuReport, PolicyCounters, PortId, RuleId,
+};
 use weft_snapshot::{Publisher, SharedCounters};
 use weft_xsk::{FramePool, Umem};
 
@@ -39,6 +41,7 @@ pub struct WorkerHandle {
     commands: Sender<Command>,
     bell: Bell,
     counters: Arc<SharedCounters>,
+    port_drops: Arc<SharedCounters>,
     thread: Option<JoinHandle<io::Result<()>>>,
 }
 
@@ -91,6 +94,7 @@ impl Workers {
         for (id, (((((core, waiter), bell), handoffs), pool), table)) in parts.enumerate() {
             let (commands, inbox) = unbounded();
             let counters = Arc::new(SharedCounters::new(WORKER_COUNTERS));
+            let port_drops = Arc::new(SharedCounters::new(PORTS_MAX));
             let worker = Worker::new(Parts {
                 id: id as u16,
                 tuning: tuning.clone(),
@@ -110,6 +114,7 @@ impl Workers {
                 waiter,
                 commands: inbox,
                 counters: Arc::clone(&counters),
+                port_drops: Arc::clone(&port_drops),
                 reports: reports.clone(),
                 clock: flows.clock,
             });
@@ -119,6 +124,7 @@ impl Workers {
                 commands,
                 bell,
                 counters,
+                port_drops,
                 thread: Some(thread),
             });
         }
@@ -186,6 +192,12 @@ impl Workers {
         (0..self.0.len())
             .map(|index| self.ask(index, Command::Account))
             .collect()
+    }
+
+    /// Packets of a port dropped by workers that they were handed over to.
+    pub fn drops_of(&self, port: PortId) -> u64 {
+        let each = self.0.iter().map(|handle| &handle.port_drops);
+        each.map(|drops| drops.load(port.index())).sum()
     }
 
     /// What all workers counted by policy rule.

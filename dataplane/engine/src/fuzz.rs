@@ -3,16 +3,17 @@
 //! An input is any number of records: one byte that chooses the port (low two bits) and how the packet
 //! is cut into frames (the rest), two bytes of length, and the packet. The length's highest bit asks for right
 //! transport checksums, without which nothing from the wire is merged. A record with length 0xffff lets 300 ms pass
-//! instead.
+//! instead; its highest two bits of the first byte say what policies deny from then on.
 
 use std::cell::RefCell;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use weft_wire::{Layers, checksum};
+use weft_wire::{Layers, Protocol, checksum};
 
 use crate::encap::vxlan;
 use crate::packet::PortId;
-use crate::testbed::Testbed;
+use crate::table::policy::{Rule, RuleId, RuleVerdict};
+use crate::testbed::{ANYBODY, Testbed};
 
 /// Time a record without packet lets pass.
 const PAUSE_NS: u64 = 300_000_000;
@@ -44,7 +45,10 @@ pub fn pipeline_no_leak(input: &[u8]) {
             let mut packets = Vec::new();
             for record in records {
                 match record {
-                    Record::Pause => bed.now_ns += PAUSE_NS,
+                    Record::Pause { denied } => {
+                        bed.now_ns += PAUSE_NS;
+                        deny(bed, *denied);
+                    }
                     Record::Packet {
                         port,
                         pieces,
@@ -67,11 +71,33 @@ pub fn pipeline_no_leak(input: &[u8]) {
         bed.expire();
         assert!(bed.pipeline.flows().is_empty(), "connections time out");
         bed.pieces.clear();
+        deny(bed, 0);
     });
 }
 
+/// Lets policies deny nothing, TCP, low ports of UDP, or everything.
+fn deny(bed: &mut Testbed, denied: u8) {
+    let rule = |protocol: Option<Protocol>, ports| Rule {
+        tier: 1,
+        peer: None,
+        protocol: protocol.map(|it| it.0),
+        ports,
+        verdict: RuleVerdict::Deny,
+        id: RuleId(denied.into()),
+    };
+    let rules = match denied {
+        0 => Vec::new(),
+        1 => vec![rule(Some(Protocol::TCP), None)],
+        2 => vec![rule(Some(Protocol::UDP), Some((0, 1023)))],
+        _ => vec![rule(None, None)],
+    };
+    bed.change(|builder| builder.policy().set_rules(ANYBODY, rules, Vec::new()));
+}
+
 enum Record {
-    Pause,
+    Pause {
+        denied: u8,
+    },
     Packet {
         port: PortId,
         pieces: Vec<usize>,
@@ -88,7 +114,9 @@ fn records(input: &[u8]) -> Vec<Record> {
         }
         let word = u16::from_be_bytes([*high, *low]);
         if word == u16::MAX {
-            records.push(Record::Pause);
+            records.push(Record::Pause {
+                denied: control >> 6,
+            });
             rest = bytes;
             continue;
         }

@@ -191,9 +191,14 @@ impl Pipeline {
             self.counters.conclude(&batch.packets, None);
             return;
         };
-        let pick_up_until_ns = *self
-            .pick_up_until_ns
-            .get_or_insert(env.now_ns.saturating_add(PICK_UP_NS));
+        // A table that was taken over knows the connections there are.
+        let pick_up_until_ns = *self.pick_up_until_ns.get_or_insert_with(|| {
+            if self.flows.is_empty() {
+                env.now_ns.saturating_add(PICK_UP_NS)
+            } else {
+                0
+            }
+        });
         let mut context = Context {
             tables: env.tables,
             node,

@@ -27,6 +27,7 @@ use crate::batch::{BATCH_MAX, Batch};
 use crate::builder::{RangeKind, TablesBuilder};
 use crate::packet::{Checksum, Packet, PortId, PortKind, RemoteId, Track, Verdict};
 use crate::pipeline::{Env, Pipeline, PipelineConfig};
+use crate::table::policy::PolicyBuilder;
 use crate::tables::{NodeTable, OuterPath, PortEntry, Remote, Tables};
 
 /// Port of pod A.
@@ -231,12 +232,16 @@ impl Testbed {
         topology().build()
     }
 
-    /// The same with each port on its worker.
+    /// The same with each port on its worker, and other policies.
     ///
     /// # Panics
     /// When there is no such port.
-    pub fn tables_on(workers: &[(PortId, u16)]) -> Tables {
+    pub fn tables_with(
+        workers: &[(PortId, u16)],
+        change: impl FnOnce(&mut PolicyBuilder),
+    ) -> Tables {
         let mut builder = topology();
+        change(builder.policy());
         for (id, worker) in workers {
             let tables = builder.build();
             let mut port = tables.port(*id).expect("a port of the testbed").clone();

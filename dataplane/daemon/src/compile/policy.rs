@@ -98,45 +98,42 @@ impl Policies {
     }
 
     fn set_identities(&mut self, wanted: &[&Identity], builder: &mut PolicyBuilder) {
-        let good = || good(wanted, check_identity);
-        for gone in missing(&self.identities, good().map(|it| it.id)) {
+        let wanted = good(wanted, check_identity).map(|it| (it.id, it));
+        let difference = difference(&self.identities, wanted, |present, it| present == it);
+        for gone in difference.gone {
             self.identities.remove(&gone);
             builder.set_identity(gone, None);
         }
-        for identity in good() {
-            if self.identities.get(&identity.id) != Some(identity) {
-                builder.set_identity(identity.id, Some(identity.selectors.clone()));
-                self.identities.insert(identity.id, identity.clone());
-            }
+        for identity in difference.changed {
+            builder.set_identity(identity.id, Some(identity.selectors.clone()));
+            self.identities.insert(identity.id, identity.clone());
         }
     }
 
     fn set_addresses(&mut self, wanted: &[&PolicyAddress], builder: &mut PolicyBuilder) {
-        let good = || good(wanted, check_address);
-        for gone in missing(&self.addresses, good().map(|it| it.prefix)) {
+        let wanted = good(wanted, check_address).map(|it| (it.prefix, it));
+        let same = |identity: &u32, it: &PolicyAddress| *identity == it.identity;
+        let difference = difference(&self.addresses, wanted, same);
+        for gone in difference.gone {
             self.addresses.remove(&gone);
             builder.set_address(gone, None);
         }
-        for address in good() {
-            if self.addresses.get(&address.prefix) != Some(&address.identity) {
-                builder.set_address(address.prefix, Some(address.identity));
-                self.addresses.insert(address.prefix, address.identity);
-            }
+        for address in difference.changed {
+            builder.set_address(address.prefix, Some(address.identity));
+            self.addresses.insert(address.prefix, address.identity);
         }
     }
 
     fn set_endpoints(&mut self, wanted: &[&EndpointPolicy], builder: &mut PolicyBuilder) {
-        let good = || good(wanted, check_endpoint);
-        for gone in missing(&self.endpoints, good().map(|it| it.identity)) {
+        let wanted = good(wanted, check_endpoint).map(|it| (it.identity, it));
+        let difference = difference(&self.endpoints, wanted, |present, it| present == it);
+        for gone in difference.gone {
             builder.remove_rules(gone);
             if let Some(old) = self.endpoints.remove(&gone) {
                 self.names.release(&old);
             }
         }
-        for policy in good() {
-            if self.endpoints.get(&policy.identity) == Some(policy) {
-                continue;
-            }
+        for policy in difference.changed {
             // Before the old ones are given back, so that rules which stay keep their numbers.
             let ingress = self.names.rules(&policy.ingress);
             let egress = self.names.rules(&policy.egress);
@@ -158,11 +155,34 @@ fn good<'a, T>(
     good.copied()
 }
 
-/// The keys of `present` that are not wanted.
-fn missing<K: Ord + Copy, V>(present: &BTreeMap<K, V>, wanted: impl Iterator<Item = K>) -> Vec<K> {
-    let wanted: BTreeSet<K> = wanted.collect();
-    let gone = present.keys().filter(|key| !wanted.contains(key));
-    gone.copied().collect()
+/// What to do to what is present so that it becomes what is wanted.
+struct Difference<'a, K, T> {
+    /// To be removed, first.
+    gone: Vec<K>,
+    /// To be added or replaced.
+    changed: Vec<&'a T>,
+}
+
+/// Compares in one walk through both, since table objects come in the order of their keys. One out of order would
+/// be removed and added again.
+fn difference<'a, K: Ord + Copy, V, T>(
+    present: &BTreeMap<K, V>,
+    wanted: impl Iterator<Item = (K, &'a T)>,
+    same: impl Fn(&V, &T) -> bool,
+) -> Difference<'a, K, T> {
+    let (mut gone, mut changed) = (Vec::new(), Vec::new());
+    let mut old = present.iter().peekable();
+    for (key, object) in wanted {
+        while let Some((before, _)) = old.next_if(|(it, _)| **it < key) {
+            gone.push(*before);
+        }
+        match old.next_if(|(it, _)| **it == key) {
+            Some((_, present)) if same(present, object) => {}
+            _ => changed.push(object),
+        }
+    }
+    gone.extend(old.map(|(key, _)| *key));
+    Difference { gone, changed }
 }
 
 /// Numbers of rules by where they come from: rules of one origin share one.

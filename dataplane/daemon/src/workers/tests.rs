@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use weft_engine::testbed::{self, A, B, Testbed, UPLINK};
-use weft_engine::{DropReason, FlowTable, PortId};
+use weft_engine::{DropReason, FlowTable, PortId, Rule, RuleVerdict, Tables};
 use weft_snapshot::{Publisher, SharedCounters};
 use weft_xsk::{FramePool, RingSizes, SentPacket, SimKernel, Socket, Umem};
 
@@ -28,6 +28,10 @@ struct Rig {
 impl Rig {
     /// Queues of `ring` descriptors for each port on its worker.
     fn new(ports: &[(PortId, u16)], ring: u32) -> Self {
+        Self::with_tables(ports, ring, Testbed::tables_with(ports, |_| {}))
+    }
+
+    fn with_tables(ports: &[(PortId, u16)], ring: u32, tables: Tables) -> Self {
         let umem = Arc::new(Umem::heap(FRAMES));
         let pool = FramePool::all(&umem).unwrap();
         let homes: Vec<Home> = (0..)
@@ -35,7 +39,7 @@ impl Rig {
             .map(|(slot, &(port, worker))| Home { port, slot, worker })
             .collect();
         let count = homes.iter().map(|home| home.worker).max().unwrap() + 1;
-        let snapshot = Snapshot::new(Testbed::tables_on(ports), &homes, count);
+        let snapshot = Snapshot::new(tables, &homes, count);
         let mut publisher = Publisher::new(snapshot);
         let tuning = Tuning {
             priority: 0,
@@ -72,6 +76,15 @@ impl Rig {
     fn kernel(&mut self, port: PortId) -> &mut SimKernel {
         let found = self.kernels.iter_mut().find(|(home, _)| home.port == port);
         &mut found.unwrap().1
+    }
+
+    /// Lets `port` receive a packet, once a frame is lent for it.
+    fn inject(&mut self, port: PortId, packet: &[u8]) {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.kernel(port).inject(packet) {
+            assert!(Instant::now() < deadline, "no frame is lent");
+            std::thread::sleep(Duration::from_micros(200));
+        }
     }
 
     /// What `port` sent, once there are `count` packets.
@@ -161,7 +174,7 @@ fn a_worker_that_sleeps_is_woken_by_each_packet() {
     let mut rig = Rig::new(&[(A, 0), (B, 0)], 256);
     for number in 0..5 {
         std::thread::sleep(Duration::from_millis(20));
-        assert!(rig.kernel(A).inject(&datagram("10.1.1.11", number)));
+        rig.inject(A, &datagram("10.1.1.11", number));
         assert_eq!(numbers(&rig.wait_for(B, 1)), [number]);
     }
     assert_eq!(rig.frames(), u64::from(FRAMES));
@@ -174,7 +187,7 @@ fn packets_for_another_workers_port_are_handed_over_in_order() {
     for _ in 0..20 {
         let burst = next..next + 25;
         for number in burst.clone() {
-            assert!(rig.kernel(A).inject(&datagram("10.1.1.11", number)));
+            rig.inject(A, &datagram("10.1.1.11", number));
         }
         assert!(numbers(&rig.wait_for(B, 25)).into_iter().eq(burst));
         next += 25;
@@ -191,11 +204,11 @@ fn both_ways_of_a_connection_meet_in_its_owners_table() {
     for _ in 0..20 {
         let burst = next..next + 25;
         for number in burst.clone() {
-            assert!(rig.kernel(A).inject(&datagram("10.1.1.11", number)));
+            rig.inject(A, &datagram("10.1.1.11", number));
         }
         assert!(numbers(&rig.wait_for(B, 25)).into_iter().eq(burst.clone()));
         for number in burst.clone() {
-            assert!(rig.kernel(B).inject(&answer(number)));
+            rig.inject(B, &answer(number));
         }
         assert!(numbers(&rig.wait_for(A, 25)).into_iter().eq(burst));
         next += 25;
@@ -218,11 +231,11 @@ fn fragments_that_come_before_their_first_wait_at_the_owner() {
     fragments.reverse();
     let (first, later) = fragments.split_last().unwrap();
     for fragment in later {
-        assert!(rig.kernel(B).inject(fragment));
+        rig.inject(B, fragment);
     }
     std::thread::sleep(Duration::from_millis(20));
     assert!(rig.kernel(A).transmitted().is_empty());
-    assert!(rig.kernel(B).inject(first));
+    rig.inject(B, first);
     assert_eq!(rig.wait_for(A, fragments.len()).len(), 3);
     assert_eq!(rig.frames(), u64::from(FRAMES));
     let flows: Vec<u64> = rig.workers.readings().map(|(_, r)| r.flows[1]).collect();
@@ -230,15 +243,84 @@ fn fragments_that_come_before_their_first_wait_at_the_owner() {
 }
 
 #[test]
+fn one_way_traffic_leaves_no_worker_without_frames() {
+    let mut rig = Rig::new(&[(A, 0), (B, 1)], 256);
+    // Each worker begins with half of the frames.
+    for number in 0..4 * FRAMES as u16 {
+        rig.inject(A, &datagram("10.1.1.11", number));
+        if number % 16 == 15 {
+            rig.wait_for(B, 16);
+        }
+    }
+    assert_eq!(rig.frames(), u64::from(FRAMES));
+}
+
+#[test]
+fn connections_and_rule_counters_are_read_between_bursts() {
+    let mut rig = Rig::new(&[(A, 0), (B, 1)], 256);
+    // More than a worker shows at once.
+    let count = FLOWS_PER_LOOK as u16 + 50;
+    for port in 0..count {
+        let packet = testbed::packet("10.1.1.10", "10.1.1.11").udp(2000 + port, 53);
+        rig.inject(A, &packet.build());
+        rig.wait_for(B, 1);
+    }
+    let mut seen = std::collections::HashSet::new();
+    let found = rig.workers.flows(|worker, flow| {
+        assert_eq!(worker, 0, "the owner's");
+        assert!(seen.insert(flow.original.tuple.ports().0));
+        ControlFlow::Continue(())
+    });
+    found.unwrap();
+    assert_eq!(seen.len(), usize::from(count));
+    let mut shown = 0;
+    let few = rig.workers.flows(|_, _| {
+        shown += 1;
+        match shown {
+            3 => ControlFlow::Break(()),
+            _ => ControlFlow::Continue(()),
+        }
+    });
+    few.unwrap();
+    assert_eq!(shown, 3);
+}
+
+#[test]
+fn counters_of_a_rule_are_summed_and_forgotten() {
+    let deny = Rule {
+        tier: 1,
+        peer: None,
+        protocol: None,
+        ports: None,
+        verdict: RuleVerdict::Deny,
+        id: RuleId(9),
+    };
+    let tables = Testbed::tables_with(&[(A, 0), (B, 1)], |policy| {
+        policy.set_rules(testbed::ANYBODY, vec![], vec![deny.clone()]);
+    });
+    let mut rig = Rig::with_tables(&[(A, 0), (B, 1)], 256, tables);
+    rig.inject(A, &datagram("10.1.1.11", 1));
+    rig.inject(B, &answer(2));
+    let deadline = Instant::now() + PATIENCE;
+    while rig.workers.policy_counters().unwrap().of(deny.id) != (0, 2) {
+        assert!(Instant::now() < deadline, "two packets are denied");
+    }
+    assert_eq!(rig.workers.drops_of(B), 1, "handed over, then dropped");
+    rig.workers.forget_rules(&[deny.id]).unwrap();
+    assert_eq!(rig.workers.policy_counters().unwrap().of(deny.id), (0, 0));
+    assert_eq!(rig.frames(), u64::from(FRAMES));
+}
+
+#[test]
 fn both_ways_across_the_tunnel_every_frame_comes_back() {
     let mut rig = Rig::new(&[(A, 0), (UPLINK, 0)], 256);
-    assert!(rig.kernel(A).inject(&datagram("10.1.2.5", 7)));
+    rig.inject(A, &datagram("10.1.2.5", 7));
     assert_eq!(numbers(&rig.wait_for(UPLINK, 1)), [7]);
     let answer = testbed::packet("10.1.2.5", "10.1.1.10")
         .udp(53, 1000)
         .payload(&9_u16.to_be_bytes());
     let tunnelled = testbed::from_four(&answer).build();
-    assert!(rig.kernel(UPLINK).inject(&tunnelled));
+    rig.inject(UPLINK, &tunnelled);
     assert_eq!(numbers(&rig.wait_for(A, 1)), [9]);
     assert_eq!(rig.frames(), u64::from(FRAMES));
 }
@@ -256,7 +338,7 @@ fn a_receiver_that_stands_still_costs_its_own_packets_only() {
         number += 1;
         let _ = rig.workers.accounts().unwrap();
     }
-    assert!(rig.kernel(A).inject(&datagram("10.1.2.5", 77)));
+    rig.inject(A, &datagram("10.1.2.5", 77));
     assert_eq!(numbers(&rig.wait_for(UPLINK, 1)), [77]);
     assert_eq!(rig.frames(), u64::from(FRAMES));
 }
@@ -265,7 +347,7 @@ fn a_receiver_that_stands_still_costs_its_own_packets_only() {
 fn a_port_detached_under_traffic_gives_its_frames_back() {
     let mut rig = Rig::new(&[(A, 0), (B, 1)], 256);
     for number in 0..25 {
-        assert!(rig.kernel(A).inject(&datagram("10.1.1.11", number)));
+        rig.inject(A, &datagram("10.1.1.11", number));
     }
     let gone = rig.kernels.pop().unwrap().0;
     rig.workers.detach(gone.worker, gone.slot).unwrap();

@@ -96,17 +96,15 @@ fn seen_again(packet: &Packet, context: &Context<'_>) -> Option<Seen> {
 }
 
 /// Looks once more for the connection of a packet that had none. True when there is one now.
-pub(super) fn follow(packet: &mut Packet, now: Tick, context: &mut Context<'_>) -> bool {
+pub(super) fn follow(packet: &mut Packet, context: &mut Context<'_>) -> bool {
+    let now = Tick::of_ns(context.now_ns);
     let tracked = seen_again(packet, context).and_then(|seen| context.flows.follow(&seen, now));
     tracked.is_some_and(|tracked| note(packet, tracked).is_ok())
 }
 
 /// Begins the connection of a packet that has none; some begin none.
-pub(super) fn begin(
-    packet: &mut Packet,
-    now: Tick,
-    context: &mut Context<'_>,
-) -> Result<(), DropReason> {
+pub(super) fn begin(packet: &mut Packet, context: &mut Context<'_>) -> Result<(), DropReason> {
+    let now = Tick::of_ns(context.now_ns);
     match seen_again(packet, context) {
         Some(seen) => note(packet, context.flows.begin(&seen, now)),
         None => Ok(()),

@@ -25,36 +25,40 @@ use crate::packet::{Headers, Network, Packet, PortKind};
 use crate::pipeline::Context;
 use crate::reset;
 use crate::stage::conntrack;
-use crate::table::flow::{FlowKey, FlowRef, Tick};
+use crate::table::flow::{FlowKey, FlowRef};
 use crate::table::policy::{RuleId, Traffic};
 use crate::tables::{Connection, Judgement};
 
 pub(crate) fn process(packets: &mut [Packet], context: &mut Context<'_>) {
-    let now = Tick::of_ns(context.now_ns);
     let (epoch, policy_epoch) = (
         context.tables.epoch() as u32,
         context.tables.policy().epoch(),
     );
+    let known = context.flows.counters().new;
     super::each(Stage::Policy, packets, context, |packet, context| {
         match packet.track.flow {
             Some(flow) if context.flows.is_allowed(flow, epoch, policy_epoch) => Ok(()),
             // An error about an allowed connection; nothing of it is decided by it.
             Some(_) if packet.track.related => Ok(()),
-            Some(flow) => decide_again(packet, flow, now, context),
-            None => decide_new(packet, now, context),
+            Some(flow) => decide_again(packet, flow, known, context),
+            None => decide_new(packet, known, context),
         }
     });
 }
 
-/// Decides about a packet of no known connection.
+/// Decides about a packet of no known connection, when so many were begun before this batch.
 #[inline(never)]
-fn decide_new(packet: &mut Packet, now: Tick, context: &mut Context<'_>) -> Result<(), DropReason> {
+fn decide_new(
+    packet: &mut Packet,
+    known: u64,
+    context: &mut Context<'_>,
+) -> Result<(), DropReason> {
     let headers = packet.headers;
     if !matches!(headers.network, Network::V4 | Network::V6) || !headers.has_upper_header() {
         return Ok(());
     }
     // Another packet of this batch may have begun the connection.
-    if conntrack::follow(packet, now, context) {
+    if context.flows.counters().new != known && conntrack::follow(packet, context) {
         return Ok(());
     }
     let connection = connection(packet, context);
@@ -66,7 +70,7 @@ fn decide_new(packet: &mut Packet, now: Tick, context: &mut Context<'_>) -> Resu
         context.policy.denied(rule);
         return Err(reason);
     }
-    conntrack::begin(packet, now, context)?;
+    conntrack::begin(packet, context)?;
     if let Some(flow) = packet.track.flow {
         context.flows.allow(flow, context.tables.policy().epoch());
         match refusal {
@@ -116,13 +120,13 @@ fn count_allowed(judgement: &Judgement, context: &mut Context<'_>) {
 fn decide_again(
     packet: &mut Packet,
     flow: FlowRef,
-    now: Tick,
+    known: u64,
     context: &mut Context<'_>,
 ) -> Result<(), DropReason> {
     let Some(key) = context.flows.opening(flow) else {
         // It ended earlier in this batch.
         packet.track.flow = None;
-        return decide_new(packet, now, context);
+        return decide_new(packet, known, context);
     };
     let refusal = refusal(&key, packet, context);
     let Some((_, rule)) = refusal else {

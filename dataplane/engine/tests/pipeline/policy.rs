@@ -133,7 +133,7 @@ fn the_senders_policy_decides_also_about_what_leaves_the_node() {
     }
     let mut bed = bed();
     change(&mut bed, |policy| {
-        policy.set_rules(OF_A, vec![], vec![deny_rest()])
+        policy.set_rules(OF_A, vec![], vec![deny_rest()]);
     });
     for outside in ["198.51.100.7", "192.0.2.1", "192.0.2.2"] {
         let out = bed.one(A, &packet("10.1.1.10", outside).udp(9, 53));
@@ -199,7 +199,7 @@ fn pings_are_decided_by_protocol_alone() {
 fn the_node_reaches_its_own_pods_and_what_it_forwards_does_not() {
     let mut bed = bed();
     change(&mut bed, |policy| {
-        policy.set_rules(OF_B, vec![deny_rest()], vec![])
+        policy.set_rules(OF_B, vec![deny_rest()], vec![]);
     });
     for (own, b) in [
         ("192.0.2.1", "10.1.1.11"),
@@ -294,7 +294,7 @@ fn a_table_change_that_is_no_policy_decides_nothing_anew() {
     bed.change_port(B, |port| port.mtu = 9000);
     assert_eq!(bed.tables.policy().epoch(), before);
     change(&mut bed, |policy| {
-        policy.set_rules(OF_B, vec![deny_rest()], vec![])
+        policy.set_rules(OF_B, vec![deny_rest()], vec![]);
     });
     assert_ne!(bed.tables.policy().epoch(), before);
 }
@@ -343,7 +343,7 @@ fn a_connection_that_may_no_longer_be_is_reset_at_both_ends() {
             let mut bed = bed();
             open(&mut bed, a, b, B);
             change(&mut bed, |policy| {
-                policy.set_rules(OF_B, vec![deny_rest()], vec![])
+                policy.set_rules(OF_B, vec![deny_rest()], vec![]);
             });
             let (from, to, port, numbers) = match back {
                 false => (a, b, A, (1001, 5001)),
@@ -377,7 +377,7 @@ fn the_reset_goes_through_the_tunnel_to_a_far_end() {
         let mut bed = bed();
         open(&mut bed, a, far, UPLINK);
         change(&mut bed, |policy| {
-            policy.set_rules(OF_A, vec![], vec![deny_rest()])
+            policy.set_rules(OF_A, vec![], vec![deny_rest()]);
         });
         // The decision is that of the original direction, though this is a reply.
         let reply = segment(far, a, true, (5001, 1001)).payload_len(3);
@@ -397,7 +397,7 @@ fn a_connection_that_may_still_be_goes_on() {
     open(&mut bed, a, b, B);
     let rules = vec![allow(NAMES_A, Protocol::TCP, 80), deny_rest()];
     change(&mut bed, |policy| {
-        policy.set_rules(OF_B, rules, vec![deny_rest()])
+        policy.set_rules(OF_B, rules, vec![deny_rest()]);
     });
     sent(&bed.one(B, &segment(b, a, true, (5001, 1001))), A);
     sent(&bed.one(A, &segment(a, b, false, (1001, 5001))), B);
@@ -410,7 +410,7 @@ fn a_datagram_that_may_no_longer_be_is_dropped_without_a_word() {
     let mut bed = bed();
     sent(&bed.one(A, &packet(a, b).udp(9, 53)), B);
     change(&mut bed, |policy| {
-        policy.set_rules(OF_B, vec![deny_rest()], vec![])
+        policy.set_rules(OF_B, vec![deny_rest()], vec![]);
     });
     let out = bed.one(A, &packet(a, b).udp(9, 53));
     assert_eq!(dropped(&out), DropReason::PolicyRevoked);

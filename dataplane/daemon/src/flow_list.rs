@@ -10,7 +10,7 @@ use weft_engine::{FlowFilter, FlowInfo, Traffic};
 use weft_wire::Protocol;
 
 use crate::control::Control;
-use crate::policy::{self, View};
+use crate::policy::View;
 
 /// The connections that are asked for. Workers show theirs a few at a time, between two bursts.
 ///
@@ -24,9 +24,9 @@ pub fn list(control: &Control, query: &FlowQuery) -> Result<FlowList, ApiError> 
         state: query.state.as_deref().map(state).transpose()?,
     };
     let pod = query.pod.as_deref();
-    let of_pod = pod.map(|pod| policy::addresses(control, pod)).transpose()?;
-    let limit = query.limit.unwrap_or(FLOWS_SHOWN) as usize;
     let view = View::of(control);
+    let of_pod = pod.map(|pod| view.addresses(pod)).transpose()?;
+    let limit = query.limit.unwrap_or(FLOWS_SHOWN) as usize;
     let mut list = FlowList::default();
     control.workers.flows(|worker, flow| {
         let of_pod = of_pod.as_deref().is_none_or(|it| touches(flow, it));
@@ -90,5 +90,21 @@ fn status(worker: u16, flow: &FlowInfo, view: &View<'_>) -> FlowStatus {
         idle_ms: flow.idle_ns / 1_000_000,
         egress,
         ingress,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_are_known_by_name_and_others_are_refused_with_those_there_are() {
+        for it in State::ALL.iter().filter(|it| **it != State::Free) {
+            assert_eq!(state(it.name()).unwrap(), *it);
+        }
+        let refused = state("open").unwrap_err();
+        assert_eq!(refused.kind, ErrorKind::BadRequest);
+        assert!(refused.message.contains("established"), "{refused}");
+        assert!(state(State::Free.name()).is_err(), "no connection is free");
     }
 }

@@ -198,3 +198,6 @@ pub(crate) fn check(resource: &Resource) -> Result<(), BadValue> {
     };
     policy.first_broken().cloned().map_or(Ok(()), Err)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,141 @@
+//! What compiling policies costs in a large cluster: 10,000 pods with two addresses each in 100
+//! namespaces, 1,000 NetworkPolicies, 110 pods on this node; from nothing, and after one change.
+//! `workloads` are pods in sets of ten, `single` pods of which no two have the same labels.
+
+#![expect(missing_docs, reason = "criterion's macros make functions")]
+
+use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use weft_api::PodRef;
+use weft_model::compile::{ClusterConfig, Compiler, LocalPod};
+use weft_model::state::Store;
+
+const NAMESPACES: usize = 100;
+const PODS_PER_NAMESPACE: usize = 100;
+const POLICIES_PER_NAMESPACE: usize = 10;
+const LOCAL_PODS: usize = 110;
+
+fn pod(namespace: usize, number: usize, pods_per_set: usize, extra: &str) -> String {
+    let app = number / pods_per_set;
+    let (a, b) = (namespace, number + 1);
+    format!(
+        "{{apiVersion: v1, kind: Pod, metadata: {{name: pod-{number}, namespace: ns-{namespace}, \
+         labels: {{app: app-{app}, tier: t{}, team: team-{}, hash: h{app}{extra}}}}}, spec: \
+         {{containers: [{{name: c, ports: [{{name: http, containerPort: {}}}]}}]}}, status: \
+         {{phase: Running, podIPs: [{{ip: 10.{a}.0.{b}}}, {{ip: 'fd00:{a:x}::{b:x}'}}]}}}}",
+        number % 3,
+        namespace % 10,
+        8000 + number % 4,
+    )
+}
+
+fn policy(namespace: usize, number: usize, port: u16) -> String {
+    format!(
+        "{{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {{name: policy-{number}, \
+         namespace: ns-{namespace}}}, spec: {{podSelector: {{matchLabels: {{app: app-{number}}}}}, \
+         policyTypes: [Ingress, Egress], ingress: [{{from: [{{podSelector: {{matchLabels: {{tier: \
+         t{}}}}}}}, {{namespaceSelector: {{matchLabels: {{team: team-{}}}}}, podSelector: \
+         {{matchExpressions: [{{key: app, operator: In, values: [app-{number}, app-0]}}]}}}}], ports: \
+         [{{port: http}}, {{port: {port}, endPort: {}}}]}}], egress: [{{to: [{{namespaceSelector: {{}}}}], \
+         ports: [{{port: http}}]}}, {{to: [{{ipBlock: {{cidr: 10.0.0.0/8, except: \
+         [10.{namespace}.0.0/24]}}}}]}}]}}}}",
+        number % 3,
+        (namespace + number) % 10,
+        port + 10,
+    )
+}
+
+fn store(pods_per_set: usize) -> Store {
+    let mut store = Store::default();
+    let mut apply = |file: String, text: String| {
+        store.apply(&file, text.as_bytes());
+    };
+    for namespace in 0..NAMESPACES {
+        let text = format!(
+            "{{apiVersion: v1, kind: Namespace, metadata: {{name: ns-{namespace}, labels: {{team: team-{}}}}}}}",
+            namespace % 10
+        );
+        apply(format!("ns-{namespace}"), text);
+        for number in 0..PODS_PER_NAMESPACE {
+            let text = pod(namespace, number, pods_per_set, "");
+            apply(format!("pod-{namespace}-{number}"), text);
+        }
+        for number in 0..POLICIES_PER_NAMESPACE {
+            let text = policy(namespace, number, 9000);
+            apply(format!("policy-{namespace}-{number}"), text);
+        }
+    }
+    assert_eq!(store.problems(), [] as [&str; 0]);
+    store
+}
+
+fn local_pods() -> Vec<LocalPod> {
+    let local = |number: usize| {
+        let (namespace, number) = (number % NAMESPACES, number / NAMESPACES);
+        LocalPod {
+            pod: PodRef {
+                namespace: format!("ns-{namespace}"),
+                name: format!("pod-{number}"),
+            },
+            addresses: vec![
+                [
+                    10,
+                    u8::try_from(namespace).unwrap_or(0),
+                    0,
+                    u8::try_from(number + 1).unwrap_or(1),
+                ]
+                .into(),
+            ],
+        }
+    };
+    (0..LOCAL_PODS).map(local).collect()
+}
+
+fn compile(criterion: &mut Criterion) {
+    let local = local_pods();
+    for (name, pods_per_set) in [("workloads", 10), ("single", 1)] {
+        let base = store(pods_per_set);
+        let mut group = criterion.benchmark_group(name);
+        group.sample_size(20);
+        let new = || Compiler::new(ClusterConfig::of_node("a"));
+        group.bench_function("everything", |bench| {
+            bench.iter_batched(
+                new,
+                |mut c| c.compile(&base, &local),
+                BatchSize::PerIteration,
+            );
+        });
+        let mut compiler = new();
+        let compiled = compiler.compile(&base, &local);
+        assert!(compiled.desired.policy.endpoints.len() >= 100);
+        group.bench_function("nothing changed", |bench| {
+            bench.iter(|| compiler.compile(&base, &local));
+        });
+        let labelled = |extra: &str| {
+            let mut store = base.clone();
+            store.apply("pod-7-0", pod(7, 0, pods_per_set, extra).as_bytes());
+            store
+        };
+        let ported = |port: u16| {
+            let mut store = base.clone();
+            store.apply("policy-7-0", policy(7, 0, port).as_bytes());
+            store
+        };
+        let pairs = [
+            ("a pod's label", [labelled("a"), labelled("b")]),
+            ("a policy", [ported(7000), ported(6000)]),
+        ];
+        for (change, stores) in pairs {
+            let mut turn = 0;
+            group.bench_function(change, |bench| {
+                bench.iter(|| {
+                    turn += 1;
+                    compiler.compile(&stores[turn % 2], &local)
+                });
+            });
+        }
+        group.finish();
+    }
+}
+
+criterion_group!(benches, compile);
+criterion_main!(benches);

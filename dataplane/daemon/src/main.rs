@@ -7,12 +7,8 @@ mod compile;
 mod config;
 mod control;
 mod egress;
-<<<<<<< HEAD
-mod flow_memory;
-mod flows;
-=======
 mod flow_list;
->>>>>>> policy
+mod flow_memory;
 mod handoff;
 mod idle;
 mod lending;

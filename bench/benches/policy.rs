@@ -22,7 +22,7 @@ const LOCAL: u32 = 110;
 const BATCH: u32 = 32;
 
 /// Selectors that match each pod.
-const SELECTORS_EACH: u32 = 10;
+const SELECTORS_EACH: u32 = 3;
 
 fn address(pod: u32) -> IpAddr {
     Ipv4Addr::from_bits(0x0a01_0000 + pod).into()

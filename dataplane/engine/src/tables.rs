@@ -98,32 +98,34 @@ impl Tables {
             source,
             destination,
             traffic,
-            ..
+            from_node,
         } = *connection;
+        let (from_pod, to_pod) = (self.is_local_pod(source), self.is_local_pod(destination));
+        if !from_pod && !to_pod {
+            return Judgement {
+                egress: Side::Elsewhere,
+                ingress: Side::Elsewhere,
+            };
+        }
+        let policy = &self.policy;
+        let (from, to) = (policy.identity(source), policy.identity(destination));
+        let side = |is_here: bool, subject, direction, peer| {
+            if !is_here {
+                return Side::Elsewhere;
+            }
+            match policy.decide_between(subject, direction, peer, traffic) {
+                Some(decision) => Side::Decided(decision),
+                None => Side::Unknown,
+            }
+        };
         Judgement {
-            egress: self.judge_side(source, PolicyDirection::Egress, destination, traffic),
+            egress: side(from_pod, from, PolicyDirection::Egress, to),
             // The kubelet's probes, and whatever else the node itself wants of its own pods.
-            ingress: if self.is_local_pod(destination) && connection.from_node {
+            ingress: if to_pod && from_node {
                 Side::Exempt
             } else {
-                self.judge_side(destination, PolicyDirection::Ingress, source, traffic)
+                side(to_pod, to, PolicyDirection::Ingress, from)
             },
-        }
-    }
-
-    fn judge_side(
-        &self,
-        subject: IpAddr,
-        direction: PolicyDirection,
-        peer: IpAddr,
-        traffic: Traffic,
-    ) -> Side {
-        if !self.is_local_pod(subject) {
-            return Side::Elsewhere;
-        }
-        match self.policy.decide(subject, direction, peer, traffic) {
-            Some(decision) => Side::Decided(decision),
-            None => Side::Unknown,
         }
     }
 

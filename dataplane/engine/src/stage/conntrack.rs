@@ -87,6 +87,7 @@ fn note(packet: &mut Packet, tracked: Tracked) -> Result<(), DropReason> {
 }
 
 /// What the table is told of a packet that can be part of a connection.
+#[inline(never)]
 fn seen_again(packet: &Packet, context: &Context<'_>) -> Option<Seen> {
     let first = packet.frames.first()?;
     match read::message(&packet.headers, context.umem.bytes(first)) {
@@ -96,6 +97,7 @@ fn seen_again(packet: &Packet, context: &Context<'_>) -> Option<Seen> {
 }
 
 /// Looks once more for the connection of a packet that had none. True when there is one now.
+#[inline(never)]
 pub(super) fn follow(packet: &mut Packet, context: &mut Context<'_>) -> bool {
     let now = Tick::of_ns(context.now_ns);
     let tracked = seen_again(packet, context).and_then(|seen| context.flows.follow(&seen, now));

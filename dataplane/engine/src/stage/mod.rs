@@ -25,7 +25,7 @@ fn each(
     stage: Stage,
     packets: &mut [Packet],
     context: &mut Context<'_>,
-    step: impl Fn(&mut Packet, &mut Context<'_>) -> Result<(), DropReason>,
+    mut step: impl FnMut(&mut Packet, &mut Context<'_>) -> Result<(), DropReason>,
 ) {
     let mut seen = 0;
     for packet in packets {

@@ -34,23 +34,51 @@ pub(crate) fn process(packets: &mut [Packet], context: &mut Context<'_>) {
         context.tables.epoch() as u32,
         context.tables.policy().epoch(),
     );
-    let known = context.flows.counters().new;
+    let mut begun = Begun::default();
     super::each(Stage::Policy, packets, context, |packet, context| {
         match packet.track.flow {
             Some(flow) if context.flows.is_allowed(flow, epoch, policy_epoch) => Ok(()),
             // An error about an allowed connection; nothing of it is decided by it.
             Some(_) if packet.track.related => Ok(()),
-            Some(flow) => decide_again(packet, flow, known, context),
-            None => decide_new(packet, known, context),
+            Some(flow) => decide_again(packet, flow, &mut begun, context),
+            None => decide_new(packet, &mut begun, context),
         }
     });
 }
 
-/// Decides about a packet of no known connection, when so many were begun before this batch.
+/// The connections a batch began, by some bits of their hashes: it may hold more, never fewer.
+#[derive(Default)]
+struct Begun([u64; 8]);
+
+impl Begun {
+    fn bit(hash: u64) -> (usize, u64) {
+        ((hash >> 6) as usize % 8, 1 << (hash % 64))
+    }
+
+    fn add(&mut self, packet: &Packet) {
+        if packet.headers.fragment.is_some() {
+            // Its hash is that of its datagram, not of the connection.
+            self.0 = [u64::MAX; 8];
+        } else {
+            let (word, bit) = Self::bit(packet.track.hash);
+            self.0[word] |= bit;
+        }
+    }
+
+    fn may_hold(&self, packet: &Packet) -> bool {
+        if packet.headers.fragment.is_some() {
+            return self.0 != [0; 8];
+        }
+        let (word, bit) = Self::bit(packet.track.hash);
+        self.0[word] & bit != 0
+    }
+}
+
+/// Decides about a packet of no known connection.
 #[inline(never)]
 fn decide_new(
     packet: &mut Packet,
-    known: u64,
+    begun: &mut Begun,
     context: &mut Context<'_>,
 ) -> Result<(), DropReason> {
     let headers = packet.headers;
@@ -58,7 +86,7 @@ fn decide_new(
         return Ok(());
     }
     // Another packet of this batch may have begun the connection.
-    if context.flows.counters().new != known && conntrack::follow(packet, context) {
+    if begun.may_hold(packet) && conntrack::follow(packet, context) {
         return Ok(());
     }
     let connection = connection(packet, context);
@@ -72,6 +100,7 @@ fn decide_new(
     }
     conntrack::begin(packet, context)?;
     if let Some(flow) = packet.track.flow {
+        begun.add(packet);
         context.flows.allow(flow, context.tables.policy().epoch());
         match refusal {
             None => count_allowed(&judgement, context),
@@ -120,13 +149,13 @@ fn count_allowed(judgement: &Judgement, context: &mut Context<'_>) {
 fn decide_again(
     packet: &mut Packet,
     flow: FlowRef,
-    known: u64,
+    begun: &mut Begun,
     context: &mut Context<'_>,
 ) -> Result<(), DropReason> {
     let Some(key) = context.flows.opening(flow) else {
         // It ended earlier in this batch.
         packet.track.flow = None;
-        return decide_new(packet, known, context);
+        return decide_new(packet, begun, context);
     };
     let refusal = refusal(&key, packet, context);
     let Some((_, rule)) = refusal else {

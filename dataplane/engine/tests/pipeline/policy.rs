@@ -288,6 +288,24 @@ fn packets_of_one_batch_begin_one_connection() {
 }
 
 #[test]
+fn fragments_and_whole_packets_of_one_batch_begin_one_connection() {
+    let [a, b, _] = FAMILIES[0];
+    let whole = packet(a, b).udp(9, 53).payload_len(2000);
+    let first = whole.build_fragments(1280).remove(0);
+    for fragment_first in [true, false] {
+        let mut bed = bed();
+        let mut packets = vec![(A, first.clone()), (A, packet(a, b).udp(9, 53).build())];
+        if !fragment_first {
+            packets.reverse();
+        }
+        bed.run(&packets);
+        assert_eq!((flows(&bed).len(), flows(&bed)[0].packets), (1, [2, 0]));
+        bed.now_ns += 2_000_000_000;
+        bed.expire();
+    }
+}
+
+#[test]
 fn a_table_change_that_is_no_policy_decides_nothing_anew() {
     let mut bed = bed();
     let before = bed.tables.policy().epoch();

@@ -43,7 +43,7 @@ pub(crate) fn flow_hash(headers: &Headers, seed: HashSeed) -> u64 {
 }
 
 /// Reads a packet whose first buffer is `bytes`.
-#[inline]
+#[inline(always)]
 pub(super) fn message(headers: &Headers, bytes: &[u8]) -> Message {
     let Some(upper) = bytes.get(usize::from(headers.l4)..) else {
         return Message::None;

@@ -72,7 +72,7 @@ impl FlowTable {
 
     /// Finds the connection of a packet and takes down what the packet says. `None`: it is of none that
     /// goes on, and may [begin](Self::begin) one.
-    #[inline]
+    #[inline(always)]
     pub fn follow(&mut self, seen: &Seen, now: Tick) -> Option<Tracked> {
         if let Some((number, direction)) = self.search(&seen.key, seen.hash) {
             let hot = self.memory.hot(number);

@@ -122,15 +122,30 @@ impl PolicyTables {
         peer: IpAddr,
         traffic: Traffic,
     ) -> Option<Decision> {
-        let endpoint = self.endpoints.get(&self.identity(subject).0)?;
+        let (subject, peer) = (self.identity(subject), self.identity(peer));
+        self.decide_between(subject, direction, peer, traffic)
+    }
+
+    /// The same of identities.
+    #[inline]
+    pub(crate) fn decide_between(
+        &self,
+        subject: IdentityIndex,
+        direction: PolicyDirection,
+        peer: IdentityIndex,
+        traffic: Traffic,
+    ) -> Option<Decision> {
+        let endpoint = self.endpoints.get(&subject.0)?;
         let peers = match direction {
             PolicyDirection::Ingress => &endpoint.ingress,
             PolicyDirection::Egress => &endpoint.egress,
         };
-        Some(peers.ports(self.identity(peer)).decide(traffic))
+        Some(peers.ports(peer).decide(traffic))
     }
 
-    fn identity(&self, address: IpAddr) -> IdentityIndex {
+    /// Who has an address.
+    #[inline]
+    pub(crate) fn identity(&self, address: IpAddr) -> IdentityIndex {
         IdentityIndex(match address {
             IpAddr::V4(address) => self.v4.lookup(address.to_bits()),
             IpAddr::V6(address) => self.v6.lookup(address.to_bits()),

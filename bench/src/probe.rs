@@ -106,7 +106,9 @@ pub fn run(side: &Side) -> anyhow::Result<()> {
     match side {
         Side::Server(args) => report::print(&serve(args)?),
         Side::Client(args) => {
-            let (found, stalled) = StallMeter::beside(|| measure(args));
+            // Before the meter starts threads, which would take the signals for themselves.
+            let stop = stop::signals()?;
+            let (found, stalled) = StallMeter::beside(|| measure(args, &stop));
             let excused = (args.rate as f64 * stalled.as_secs_f64()).ceil() as u64;
             report::print(&Found { excused, ..found? })
         }
@@ -142,12 +144,11 @@ fn serve(args: &ServerArgs) -> anyhow::Result<Echoed> {
     }
 }
 
-fn measure(args: &ClientArgs) -> anyhow::Result<Found> {
+fn measure(args: &ClientArgs, stop: &SignalFd) -> anyhow::Result<Found> {
     let local: SocketAddr = match args.to {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
         SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
     };
-    let stop = stop::signals()?;
     let socket = UdpSocket::bind(local).context("cannot open a socket")?;
     let _ = setsockopt(&socket, sockopt::RcvBufForce, &BUFFER_BYTES);
     socket
@@ -162,7 +163,7 @@ fn measure(args: &ClientArgs) -> anyhow::Result<Found> {
     };
     let answers = std::thread::scope(|scope| {
         scope.spawn(|| run.send(&socket, args));
-        run.collect(&socket, &stop, Duration::from_secs_f64(args.linger))
+        run.collect(&socket, stop, Duration::from_secs_f64(args.linger))
     });
     Ok(answers.judge(
         run.sent.load(Ordering::Relaxed),
@@ -362,14 +363,14 @@ mod tests {
                 socket.send_to(&datagram[..len], from).unwrap();
             }
         });
-        let found = measure(&ClientArgs {
+        let args = ClientArgs {
             to,
             rate: 2_000,
             seconds: 0.3,
             linger: 0.5,
             payload: 100,
-        })
-        .unwrap();
+        };
+        let found = measure(&args, &stop::signals().unwrap()).unwrap();
         assert!(found.sent > 500, "{found:?}");
         assert_eq!((found.lost, found.corrupted, found.errors), (0, 0, 0));
     }

@@ -71,7 +71,8 @@ fn any(v4: bool) -> IpAddr {
 fn socket(v4: bool, kind: Type, protocol: Protocol) -> anyhow::Result<Socket> {
     let socket = Socket::new(domain(v4), kind, Some(protocol)).context("cannot open a socket")?;
     socket.set_nonblocking(true)?;
-    if !v4 {
+    // A raw socket has no other family to begin with.
+    if !v4 && kind != Type::RAW {
         socket.set_only_v6(true)?;
     }
     Ok(socket)

@@ -97,7 +97,10 @@ impl TablesBuilder {
         if id.index() >= PORTS_MAX {
             return Err(TableError::TooManyPorts);
         }
-        self.remove_port(id);
+        let old = self.take_port(id);
+        if old.is_none_or(|old| port_prefixes(&old) != port_prefixes(&port)) {
+            self.policy.ports_changed();
+        }
         for prefix in port_prefixes(&port) {
             self.claim(prefix, Route::Local(id));
         }
@@ -111,13 +114,18 @@ impl TablesBuilder {
 
     /// Removes a port; an unknown one is fine.
     pub fn remove_port(&mut self, id: PortId) {
-        let Some(old) = self.tables.ports.get(id.index()).cloned().flatten() else {
-            return;
-        };
+        if self.take_port(id).is_some() {
+            self.policy.ports_changed();
+        }
+    }
+
+    fn take_port(&mut self, id: PortId) -> Option<Arc<PortEntry>> {
+        let old = self.tables.ports.get(id.index()).cloned().flatten()?;
         for prefix in port_prefixes(&old) {
             self.disclaim(prefix, Route::Local(id));
         }
         put(Arc::make_mut(&mut self.tables.ports), id.index(), None);
+        Some(old)
     }
 
     /// Adds a remote node and says its id.

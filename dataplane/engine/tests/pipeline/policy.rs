@@ -275,6 +275,22 @@ fn a_pod_without_policy_is_cut_off() {
 }
 
 #[test]
+fn a_connection_to_nobody_meets_the_policy_of_the_pod_that_takes_the_address() {
+    let mut bed = bed();
+    let b = bed.tables.port(B).unwrap().clone();
+    change(&mut bed, |policy| {
+        policy.set_rules(OF_B, vec![deny_rest()], vec![]);
+    });
+    bed.change(|builder| builder.remove_port(B));
+    let knock = packet(FAMILIES[0][0], FAMILIES[0][1]).udp(4000, 7);
+    let ran = bed.run(&[(A, knock.build())]);
+    assert_eq!(dropped(&ran.packets[0]), DropReason::NoEndpoint);
+    bed.change(|builder| builder.set_port(b).unwrap());
+    assert_eq!(dropped(&bed.one(A, &knock)), DropReason::PolicyRevoked);
+    assert_eq!(dropped(&bed.one(A, &knock)), DropReason::PolicyIngress);
+}
+
+#[test]
 fn packets_of_one_batch_begin_one_connection() {
     let mut bed = bed();
     let packets = [1, 2, 3].map(|len| {

@@ -61,6 +61,12 @@ pub struct PolicyBuilder {
 }
 
 impl PolicyBuilder {
+    /// Whose addresses are local changed: what was decided without a pod's policy, when the address was
+    /// nobody's, has to be decided again with it.
+    pub(crate) fn ports_changed(&mut self) {
+        self.changed = true;
+    }
+
     /// The next version; its epoch is another one if anything changed.
     pub fn build(&mut self) -> PolicyTables {
         if std::mem::take(&mut self.changed) || self.tables.epoch == 0 {

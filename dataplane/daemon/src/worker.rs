@@ -136,7 +136,7 @@ pub struct Parts {
     pub commands: Receiver<Command>,
     /// Where its counters are shown.
     pub counters: Arc<SharedCounters>,
-    /// Drops of packets that other workers handed over, by the port that received them: [`PORTS_MAX`] places.
+    /// Drops of packets that other workers handed over, by the port that received them: [`weft_engine::PORTS_MAX`] places.
     pub port_drops: Arc<SharedCounters>,
     /// Where ICMP errors about our tunnels are reported.
     pub reports: Sender<PmtuReport>,

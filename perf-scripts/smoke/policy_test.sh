@@ -105,7 +105,7 @@ for ((i = 0; i < 3; i++)); do
   sleep 0.3
   kill9 node1 dataplane
   start_dataplane node1
-  within 5 'the dataplane serves again' eval '[[ $(value node1 .generation) -gt 0 ]]'
+  within 5 'the dataplane serves again' eval 'status node1 | jq -e ".generation > 0"'
 done
 sleep 0.3
 finish $knock INT

@@ -36,7 +36,7 @@ pub struct Args {
     #[arg(long = "port", default_values_t = [80, 81])]
     ports: Vec<u16>,
     /// Milliseconds a probe may take once the markers are there
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, default_value_t = 60)]
     wait: u64,
 }
 

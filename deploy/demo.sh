@@ -144,6 +144,24 @@ hostile() { # what a pod may not send, and does
   RESULT="$((after - before)) dropped"
 }
 
+policed() { # a policy comes, and goes
+  local started
+  started=$(now_ms)
+  manifest policy.yaml <<'YAML'
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: { namespace: shop, name: web }
+spec:
+  podSelector: { matchLabels: { app: web } }
+  ingress: [{ from: [{ podSelector: { matchLabels: { app: client } } }] }]
+YAML
+  within 2 'db is refused' eval '! in_ns db ping -c 1 -W 0.2 "$(ip4 web)"'
+  RESULT="in force after $(($(now_ms) - started)) ms"
+  ping_ok client "$(ip4 web)"
+  rm "$MANIFESTS/policy.yaml"
+  within 2 'db is let in again' in_ns db ping -c 1 -W 0.5 "$(ip4 web)"
+}
+
 # ---- summary ----------------------------------------------------------------------------------
 
 pod_line() { # NODE NAME
@@ -188,6 +206,8 @@ ${bold}Left up.${plain} As root, from $DEMO_ROOT:
   deploy/demo.sh enter client iperf3 -c $(ip4 web) -t 20
   deploy/demo.sh enter node1 weft status              what the dataplane says
   deploy/demo.sh enter node1 weft port
+  deploy/demo.sh enter node1 weft policy explain shop/client shop/web --port 80/tcp
+  deploy/demo.sh enter node1 weft flow list           every connection, and why it may be
   deploy/demo.sh enter node1 weft capture -w /tmp/weft.pcapng
   deploy/demo.sh enter node1 pkill -KILL weft-dataplane
                                                       while the iperf3 above runs: it does not notice
@@ -217,6 +237,7 @@ step 'iperf3 across nodes, TCP' throughput cross1 db
 step 'iperf3 across nodes, TCP, 8 streams' throughput cross8 db -P 8
 step 'iperf3 across nodes, UDP' throughput crossu db -u -b 0 -l 1400
 step '2,000 forged frames from a pod' hostile
+step 'a NetworkPolicy: client may reach web, db may not' policed
 summary
 
 if [[ -n ${KEEP:-} ]]; then

@@ -4,6 +4,7 @@
 #                               NAME-s on node 1, NAME-r on node 2; an outside behind node 1
 #   weft_idle NAME PODS         node NAME-1 alone with that many pods
 #   weft_pids NODE              its keeper, dataplane and agent
+# As in a cluster that cares, every pod is selected by a NetworkPolicy of its own.
 # shellcheck shell=bash
 
 weft_pair() {
@@ -20,6 +21,7 @@ weft_pair() {
   outside_of "$name-1"
   for n in 1 2; do weft_start "$name-$n" u0; done
   wait_ready "$name-1" "$name-2"
+  for n in c s r; do _weft_policy "$name-$n"; done | manifest policies.yaml
   pod "$name-1" "bench/$name-c"
   pod "$name-1" "bench/$name-s"
   pod "$name-2" "bench/$name-r"
@@ -36,6 +38,7 @@ weft_idle() {
   _weft_node_manifest "$name-1" 1 | manifest nodes.yaml
   weft_start "$name-1" u0
   wait_ready "$name-1"
+  for ((i = 1; i <= $2; i++)); do _weft_policy "$name-p$i"; done | manifest policies.yaml
   for ((i = 1; i <= $2; i++)); do pod_manifest "$name-1" "bench/$name-p$i"; done | manifest pods.yaml
   for ((i = 1; i <= $2; i++)); do pod "$name-1" "bench/$name-p$i"; done
 }
@@ -51,6 +54,20 @@ spec:
   podCIDRs: [10.244.$2.0/24, "fd00:10:244:$2::/64"]
 status:
   addresses: [{ type: InternalIP, address: 192.0.2.$2 }]
+---
+YAML
+}
+
+_weft_policy() { # POD: who may connect to it, and where it may connect to
+  cat <<YAML
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: { namespace: bench, name: $1 }
+spec:
+  podSelector: { matchLabels: { app: $1 } }
+  policyTypes: [Ingress, Egress]
+  ingress: [{ from: [{ ipBlock: { cidr: 10.244.0.0/16 } }] }]
+  egress: [{ to: [{ ipBlock: { cidr: 0.0.0.0/0, except: [169.254.169.254/32] } }] }]
 ---
 YAML
 }

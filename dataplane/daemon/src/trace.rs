@@ -123,7 +123,7 @@ fn bytes_of(hex: &str) -> Result<Vec<u8>, ApiError> {
             digit.ok_or_else(|| misuse(format!("'{it}' is no hexadecimal digit")))
         })
         .collect::<Result<_, _>>()?;
-    if digits.len() % 2 != 0 {
+    if !digits.len().is_multiple_of(2) {
         return Err(misuse(format!(
             "{} hexadecimal digits are no whole bytes",
             digits.len()

@@ -33,11 +33,15 @@ impl Place<'_> {
             if description.from_node.is_some() {
                 return Err(misuse(format!("{} is no uplink", port.spec.name)));
             }
-            // Checksums are left to the device, as TCP segmentation is.
-            let packet = packet.macs(entry.mac, node.gateway_mac);
-            return Ok(upper(packet, description)?
-                .checksum(ChecksumField::Partial)
-                .build());
+            let packet = upper(packet.macs(entry.mac, node.gateway_mac), description)?;
+            let leaves_to_device =
+                [Protocol::TCP, Protocol::UDP].contains(&Protocol(description.protocol));
+            // As TCP's segmentation is; of ICMP and SCTP the stack fills the checksum itself.
+            return Ok(if leaves_to_device {
+                packet.checksum(ChecksumField::Partial).build()
+            } else {
+                packet.build()
+            });
         }
         let inner = upper(packet, description)?;
         self.tunnelled(inner, entry, node, description)
@@ -61,6 +65,11 @@ impl Place<'_> {
         let path = remote
             .path
             .ok_or_else(|| misuse(format!("the underlay knows no way to {name}")))?;
+        if path.source.is_ipv4() != remote.vtep.is_ipv4() {
+            return Err(misuse(format!(
+                "the way to {name} is of another address family"
+            )));
+        }
         let own = node
             .vtep_mac(remote.vtep)
             .ok_or_else(|| misuse(format!("no tunnel of {name}'s address family")))?;
@@ -123,6 +132,11 @@ fn upper(
         Protocol::TCP => packet.tcp(from, to).flags(TcpFlags(description.tcp_flags)),
         Protocol::UDP => packet.udp(from, to),
         // A tag of nothing opens an association (RFC 9260 section 8.5.1); its one chunk is INIT.
+        Protocol::SCTP if description.payload_bytes > 0 => {
+            return Err(misuse(
+                "a described SCTP packet is an INIT, whose length is fixed",
+            ));
+        }
         Protocol::SCTP => return Ok(packet.sctp(from, to, 0).payload(&INIT)),
         Protocol::ICMP | Protocol::ICMPV6 => packet.echo_request(PING_ID, 1),
         other => {

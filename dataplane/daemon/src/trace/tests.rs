@@ -225,6 +225,34 @@ fn the_node_own_stack_is_told_apart() {
 }
 
 #[test]
+fn every_protocol_that_can_be_described_is_a_packet_without_fault() {
+    let mut rig = Rig::new();
+    for (protocol, says) in [
+        (17, "udp 10.1.1.10:4000 > 10.1.1.11:80, 42 bytes"),
+        (132, "sctp 10.1.1.10:4000 > 10.1.1.11:80, 66 bytes"),
+        (1, "icmp 10.1.1.10 > 10.1.1.11, 42 bytes"),
+    ] {
+        let packet = PacketDescription {
+            protocol,
+            ..syn("shop/cart", 80)
+        };
+        let way = rig.ask("web", TracePacket::Described(packet)).unwrap().way;
+        assert_eq!(text(&way, "parse"), says);
+        assert_eq!(way.verdict, TraceVerdict::Tx, "{way:?}");
+    }
+    let ping = PacketDescription {
+        protocol: 1,
+        ..syn("169.254.1.1", 0)
+    };
+    let trace = rig.ask("web", TracePacket::Described(ping)).unwrap();
+    assert_eq!(
+        text(&trace.way, "gateway"),
+        "answered in the gateway's name"
+    );
+    assert_eq!(trace.way.port, Some(PortName("web".into())));
+}
+
+#[test]
 fn a_frame_is_taken_as_it_is() {
     let mut rig = Rig::new();
     let frame = build::Packet::ip("10.1.1.99".parse().unwrap(), "10.1.1.10".parse().unwrap())

@@ -296,6 +296,8 @@ mod tests {
             &["weft", "policy", "explain", "a/b", "c/d", "--port", "tcp"],
             &["weft", "flow", "list", "--address", "shop/web"],
             &["weft", "flow", "list", "--limit", "0"],
+            &["weft", "trace", "a/b"],
+            &["weft", "trace", "a/b", "tcp", "--hex", "00"],
         ] {
             assert_eq!(Arguments::try_parse_from(bad).unwrap_err().exit_code(), 2);
         }

@@ -9,6 +9,7 @@ use crate::flow::FlowQuery;
 use crate::identity::{PodRef, PortName};
 use crate::mac::MacAddr;
 use crate::object::{Key, Object};
+use crate::trace::TraceQuestion;
 
 /// What can be asked of the dataplane.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -63,6 +64,8 @@ pub enum Op {
     PolicyExplain(PolicyQuestion),
     /// The tracked connections: answers [`crate::flow::FlowList`].
     FlowList(FlowQuery),
+    /// What the tables would do to a packet, which is not sent: answers [`crate::trace::Trace`].
+    Trace(TraceQuestion),
     /// Streams packets: answers [`CaptureStarted`], then the socket carries a pcapng file until the
     /// client closes it or the limit is reached.
     Capture(CaptureSpec),

@@ -24,6 +24,7 @@ pub mod mac;
 pub mod object;
 pub mod paths;
 pub mod policy;
+pub mod trace;
 
 pub use identity::{PodRef, PortName};
 pub use mac::MacAddr;

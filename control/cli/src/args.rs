@@ -27,6 +27,7 @@ Examples:
   weft port                                   the ports and their counters
   weft policy explain shop/web shop/db --port 5432/tcp    may it connect, and who says so?
   weft flow list --pod shop/web               its connections
+  weft trace shop/web tcp - shop/db:5432      what would become of a packet?
   weft capture default/web -w web.pcapng      packets of one pod, until Ctrl-C
   weft status --output json | jq .drops       for programs
 
@@ -92,6 +93,24 @@ Examples:
     /// The connections this node tracks
     #[command(subcommand)]
     Flow(FlowCommand),
+
+    /// What would become of a packet, stage by stage; it is not sent
+    ///
+    /// Takes a packet through the tables in force as if it had come from PORT. PACKET is words: protocol (tcp, udp,
+    /// sctp, icmp), source, destination, then TCP flags (syn, ack, fin, rst, psh, urg) and `len N` for N bytes of
+    /// payload. An end is ADDRESS, ADDRESS:PORT, [V6ADDRESS]:PORT, NAMESPACE/POD or NAMESPACE/POD:PORT; the source
+    /// may be - for the port's own address. A TCP packet is a SYN unless said otherwise, or data if it has a length.
+    /// The packet is taken for the first of its connection; one that is known is shown. Nothing is counted.
+    /// From an uplink the words say what is inside the tunnel, and --from which node sends it. Exits with status 1
+    /// if the packet would be dropped.
+    #[command(after_help = "\
+Examples:
+  weft trace shop/web tcp - shop/db:5432              may it connect, which way does it go?
+  weft trace shop/web tcp - [fd00:1:2::5]:80 len 9000
+  weft trace u0 --from node2 udp 10.244.2.7:4000 10.244.1.5:53
+  weft trace weft0 icmp - 10.244.1.5 -o json | jq .way.steps
+  weft trace shop/web --hex 027765667401...           a whole frame, as from a capture")]
+    Trace(TraceArguments),
 
     /// Records packets of one port or all, with the pipeline's verdict on each
     ///
@@ -197,6 +216,29 @@ pub struct PortArguments {
     pub port: Option<String>,
 }
 
+/// What `weft trace` takes.
+#[derive(Debug, Args)]
+pub struct TraceArguments {
+    /// Where it comes from: interface name, NAMESPACE/POD or weft0
+    pub port: String,
+
+    /// The packet in words
+    #[arg(
+        required_unless_present = "hex",
+        conflicts_with = "hex",
+        value_name = "PACKET"
+    )]
+    pub packet: Vec<String>,
+
+    /// The packet as a whole frame in hexadecimal digits
+    #[arg(long, value_name = "DIGITS")]
+    pub hex: Option<String>,
+
+    /// The node that sends it, where PORT is an uplink
+    #[arg(long, value_name = "NODE", conflicts_with = "hex")]
+    pub from: Option<String>,
+}
+
 /// What `weft capture` takes.
 #[derive(Debug, Args)]
 pub struct CaptureArguments {
@@ -254,6 +296,8 @@ mod tests {
             &["weft", "policy", "explain", "a/b", "c/d", "--port", "tcp"],
             &["weft", "flow", "list", "--address", "shop/web"],
             &["weft", "flow", "list", "--limit", "0"],
+            &["weft", "trace", "a/b"],
+            &["weft", "trace", "a/b", "tcp", "--hex", "00"],
         ] {
             assert_eq!(Arguments::try_parse_from(bad).unwrap_err().exit_code(), 2);
         }

@@ -11,6 +11,7 @@ mod policy;
 mod port;
 mod status;
 mod text;
+mod trace;
 mod traffic;
 
 use std::io::{self, IsTerminal, Write};
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         Command::Port(asked) => port::run(&node, asked.port.as_deref()),
         Command::Policy(asked) => policy::run(&node, &asked),
         Command::Flow(asked) => flow::run(&node, &asked),
+        Command::Trace(asked) => trace::run(&node, &asked),
         Command::Capture(asked) => capture::run(&node, &asked),
     };
     match done {

@@ -30,6 +30,9 @@ use weft_api::explain::{
 };
 use weft_api::flow::{FlowList, FlowQuery, FlowStatus};
 use weft_api::policy::{PortRange, RuleOrigin, RuleVerdict};
+use weft_api::trace::{
+    PacketDescription, Trace, TracePacket, TraceQuestion, TraceStep, TraceVerdict, TraceWay,
+};
 use weft_api::{MacAddr, PodRef, PortName, agent, frame};
 
 #[test]
@@ -321,6 +324,29 @@ fn a_refused_or_broken_capture_exits_with_1() {
     assert_eq!(packets_by_tshark(&file), 1);
 }
 
+#[test]
+fn a_traced_packet_is_told_stage_by_stage() {
+    let node = Node::new(status(), None);
+    let words = ["trace", "shop/web", "tcp", "-", "shop/db:5432"];
+    let output = node.weft(&words);
+    assert_eq!(output.status.code(), Some(1), "it would be dropped");
+    assert_eq!(
+        String::from_utf8(output.stdout).unwrap(),
+        "FROM weft1\n  STAGE      WHAT IT DID\n  parse      tcp [S]\n  conntrack  new\n\n\
+         ANSWER\n  STAGE      WHAT IT DID\n  parse      tcp [S]\n  conntrack  new\n\n\
+         VERDICT\n  - dropped (no-endpoint): Nobody.\n  - made icmp: sent by weft1\n"
+    );
+    let output = node.weft(&["trace", "shop/web", "--hex", "02:77"]);
+    assert_eq!(output.status.code(), Some(0), "it would be sent");
+    let json = node.weft(&[&words[..], &["-o", "json"]].concat());
+    let document: Trace = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!(document.way.verdict, TraceVerdict::Drop);
+    let nonsense = node.weft(&["trace", "shop/web", "tcp", "-", "shop/db"]);
+    assert_eq!(nonsense.status.code(), Some(2));
+    let said = String::from_utf8(nonsense.stderr).unwrap();
+    assert!(said.contains("shop/db:80"), "{said}");
+}
+
 /// A run directory with a dataplane, and an agent if it has a status.
 struct Node {
     run_dir: TempDir,
@@ -430,6 +456,7 @@ fn dataplane(stream: UnixStream, status: &Status, captured: &mpsc::Sender<Captur
         Op::PolicyList => Ok(json!(policies(status.pid == CUT_OFF))),
         Op::PolicyExplain(question) => explain(&question),
         Op::FlowList(query) => flows(&query),
+        Op::Trace(question) => trace(&question),
         other => panic!("{other:?}"),
     });
     let _ = raw.flush();
@@ -545,6 +572,52 @@ fn explain(question: &PolicyQuestion) -> Result<Value, ApiError> {
         ingress: side(PolicyOutcome::Elsewhere),
         allowed: outcome == PolicyOutcome::Allowed,
     }))
+}
+
+fn way(verdict: TraceVerdict, text: &str) -> TraceWay {
+    let step = |stage: &str, text: &str| TraceStep {
+        stage: stage.into(),
+        text: text.into(),
+    };
+    TraceWay {
+        steps: vec![step("parse", "tcp [S]"), step("conntrack", "new")],
+        verdict,
+        port: None,
+        reason: None,
+        text: text.into(),
+    }
+}
+
+/// Answers that the packet would be dropped, with an answer to it, unless it is a frame.
+fn trace(question: &TraceQuestion) -> Result<Value, ApiError> {
+    assert_eq!(question.port, "shop/web");
+    let TracePacket::Described(packet) = &question.packet else {
+        let sent = way(TraceVerdict::Tx, "sent by u0");
+        return Ok(json!(traced(sent, Vec::new())));
+    };
+    let expected = PacketDescription {
+        protocol: 6,
+        source: None,
+        destination: "shop/db".into(),
+        source_port: 40_000,
+        destination_port: 5432,
+        tcp_flags: 0x02,
+        payload_bytes: 0,
+        from_node: None,
+    };
+    assert_eq!(*packet, expected);
+    let born = way(TraceVerdict::Tx, "made icmp: sent by weft1");
+    let dropped = way(TraceVerdict::Drop, "dropped (no-endpoint): Nobody.");
+    Ok(json!(traced(dropped, vec![born])))
+}
+
+fn traced(way: TraceWay, born: Vec<TraceWay>) -> Trace {
+    Trace {
+        port: PortName("weft1".into()),
+        way,
+        born,
+        connection: None,
+    }
 }
 
 fn flows(query: &FlowQuery) -> Result<Value, ApiError> {

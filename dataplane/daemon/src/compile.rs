@@ -131,6 +131,13 @@ impl Compiler {
         self.remotes.get(name).map(|(_, remote)| remote)
     }
 
+    /// A remote node's name.
+    pub fn remote_name(&self, id: RemoteId) -> Option<&str> {
+        let mut all = self.remotes.iter();
+        all.find(|(_, (it, _))| *it == id)
+            .map(|(name, _)| name.as_str())
+    }
+
     fn set_ports(&mut self, ports: &Ports) {
         let wanted: BTreeMap<u16, PortEntry> = ports
             .iter()

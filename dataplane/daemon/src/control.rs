@@ -11,6 +11,7 @@ use weft_api::PortName;
 use weft_api::dataplane::{Hello, PortAttached, PortKind, PortSpec, PortStatus};
 use weft_api::envelope::{ApiError, ErrorKind};
 use weft_api::object::{Key, LocalNode, Object};
+use weft_engine::trace::Bench;
 use weft_engine::{PmtuReport, PortId};
 use weft_keeper::client::{ClientError, KeeperClient, Port};
 use weft_keeper::protocol::{BindRequest, Steering};
@@ -51,6 +52,8 @@ pub struct Control {
     pub started: Instant,
     /// Zero of the workers' clock.
     pub clock: Instant,
+    /// Where packets are traced; made by the first that asks.
+    pub trace_bench: Option<Bench>,
     /// What the keeper steers now.
     pub steering: Steering,
 }

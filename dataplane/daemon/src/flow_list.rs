@@ -5,7 +5,9 @@ use std::ops::ControlFlow;
 
 use weft_api::envelope::{ApiError, ErrorKind};
 use weft_api::flow::{FLOWS_SHOWN, FlowList, FlowQuery, FlowStatus};
+use weft_engine::packet::Headers;
 use weft_engine::table::flow::State;
+use weft_engine::table::policy::has_ports;
 use weft_engine::{FlowFilter, FlowInfo, Traffic};
 use weft_wire::Protocol;
 
@@ -41,6 +43,29 @@ pub fn list(control: &Control, query: &FlowQuery) -> Result<FlowList, ApiError> 
         ControlFlow::Continue(())
     })?;
     Ok(list)
+}
+
+/// The connection that a packet with these headers belongs to.
+///
+/// # Errors
+/// Failed when a worker does not answer.
+pub fn find(control: &Control, headers: &Headers) -> Result<Option<FlowStatus>, ApiError> {
+    let view = View::of(control);
+    let mut found = None;
+    control.workers.flows(|worker, flow| {
+        let is_it = [flow.original, flow.reply].iter().any(|key| {
+            let ends = (key.tuple.source(), key.tuple.destination());
+            key.protocol == headers.protocol.0
+                && ends == (headers.source, headers.destination)
+                && (key.tuple.ports() == headers.ports || !has_ports(headers.protocol))
+        });
+        if !is_it {
+            return ControlFlow::Continue(());
+        }
+        found = Some(status(worker, flow, &view));
+        ControlFlow::Break(())
+    })?;
+    Ok(found)
 }
 
 fn state(name: &str) -> Result<State, ApiError> {

@@ -23,6 +23,7 @@ mod snapshot;
 mod start;
 mod status;
 mod tap;
+mod trace;
 mod waiter;
 mod worker;
 mod worker_counters;

@@ -128,7 +128,8 @@ impl<'a> View<'a> {
         Self::new(&control.objects, &control.ports, tables, policies)
     }
 
-    fn new(
+    /// What these are.
+    pub fn new(
         objects: &'a ObjectStore,
         ports: &'a Ports,
         tables: &'a Tables,

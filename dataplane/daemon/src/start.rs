@@ -92,6 +92,7 @@ pub fn start(cli: &Cli, tuning: Tuning) -> Result<Control> {
         tuning,
         started: Instant::now(),
         clock,
+        trace_bench: None,
         steering: Steering::default(),
     };
     for (id, queues) in queues {

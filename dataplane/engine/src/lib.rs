@@ -12,6 +12,7 @@
 //! | [`tables`], [`builder`] | one version of everything looked up, and how versions are made |
 //! | [`table`] | the data structures behind both; they know no packets |
 //! | [`encap`] | tunnel headers |
+//! | [`trace`] | packets seen between the stages |
 //!
 //! Every packet ends with exactly one verdict, and every frame with the caller, the pool or in
 //! [`Pipeline::held`].
@@ -35,12 +36,13 @@ pub mod table;
 pub mod tables;
 #[doc(hidden)]
 pub mod testbed;
+pub mod trace;
 
 pub use batch::{BATCH_FRAMES_MAX, BATCH_MAX, BORN_MAX, Batch};
 pub use builder::{PORTS_MAX, REMOTES_MAX, RangeKind, TableError, TablesBuilder};
 pub use counters::{Counters, Outcome, Stage};
 pub use drop_reason::DropReason;
-pub use packet::{Checksum, Packet, PortId, PortKind, RemoteId, Verdict};
+pub use packet::{Checksum, Egress, Network, Origin, Packet, PortId, PortKind, RemoteId, Verdict};
 pub use pipeline::{Env, FLOWS_DEFAULT, Pipeline, PipelineConfig};
 pub use pmtu::PmtuReport;
 pub use table::fib::{Fib, Route};

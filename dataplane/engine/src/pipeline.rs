@@ -6,7 +6,7 @@ use arrayvec::ArrayVec;
 use weft_xsk::{FramePool, Umem};
 
 use crate::batch::{BORN_MAX, Batch};
-use crate::counters::Counters;
+use crate::counters::{Counters, Stage};
 use crate::drop_reason::DropReason;
 use crate::icmp::IcmpLimiter;
 use crate::packet::{Packet, PortId, Verdict};
@@ -15,6 +15,7 @@ use crate::stage::{self, fragment::Fragments};
 use crate::table::flow::{FlowTable, Tick};
 use crate::table::policy::PolicyCounters;
 use crate::tables::{NodeTable, Tables};
+use crate::trace::{Observer, Passage};
 
 /// What a pipeline must be told when it is made.
 #[derive(Clone, Copy, Debug)]
@@ -165,20 +166,29 @@ impl Pipeline {
     /// Gives every packet of the batch its verdict. `batch.born` is empty when called; what the
     /// pipeline makes on the way is in it afterwards, with verdicts too.
     pub fn run(&mut self, batch: &mut Batch, env: &mut Env<'_>) {
-        self.pass(batch, env, receive);
+        self.pass(batch, env, receive, &mut ());
+    }
+
+    /// As [`Pipeline::run`], and `observer` sees the packets behind every stage. The pipeline has to be one of its
+    /// own: what passes is counted and remembered. All but the packets' connections is as in a worker; those begin
+    /// here, none is picked up from a reply.
+    pub fn trace(&mut self, batch: &mut Batch, env: &mut Env<'_>, observer: &mut impl Observer) {
+        self.pick_up_until_ns = Some(0);
+        self.pass(batch, env, receive, observer);
     }
 
     /// Takes packets further that another worker's pipeline gave [`Verdict::HandOver`]: the caller has
     /// made them pending again. Otherwise as [`Pipeline::run`].
     pub fn resume(&mut self, batch: &mut Batch, env: &mut Env<'_>) {
-        self.pass(batch, env, |_, _| {});
+        self.pass(batch, env, |_| {}, &mut ());
     }
 
-    fn pass(
+    fn pass<O: Observer>(
         &mut self,
         batch: &mut Batch,
         env: &mut Env<'_>,
-        receive: impl FnOnce(&mut [Packet], &mut Context<'_>),
+        receive: impl FnOnce(&mut Line<'_, '_, O>),
+        observer: &mut O,
     ) {
         debug_assert!(
             batch.born.is_empty(),
@@ -218,10 +228,15 @@ impl Pipeline {
             born: &mut batch.born,
             born_before: 0,
         };
-        receive(&mut batch.packets, &mut context);
-        decide(&mut batch.packets, &mut context);
-        forward(&mut batch.packets, &mut context);
-        forward_born(&mut context, &mut self.scratch);
+        let mut line = Line {
+            packets: &mut batch.packets,
+            context: &mut context,
+            observer,
+        };
+        receive(&mut line);
+        decide(&mut line);
+        forward(&mut line);
+        forward_born(&mut context, &mut self.scratch, observer);
         self.counters.flows = self.flows.counters();
         self.counters.born += batch.born.len() as u64;
         self.counters.conclude(&batch.packets, node.node_port);
@@ -307,49 +322,77 @@ impl Pipeline {
     }
 }
 
+/// Packets, and what takes them from stage to stage.
+struct Line<'a, 'b, O> {
+    packets: &'a mut [Packet],
+    context: &'a mut Context<'b>,
+    observer: &'a mut O,
+}
+
+impl<'b, O: Observer> Line<'_, 'b, O> {
+    #[inline(always)]
+    fn pass(&mut self, stage: Stage, process: impl FnOnce(&mut [Packet], &mut Context<'b>)) {
+        process(self.packets, self.context);
+        self.observer.seen(&Passage {
+            stage,
+            packets: self.packets,
+            born: self.context.born_before > 0,
+            umem: self.context.umem,
+        });
+    }
+}
+
 /// From the wire to a packet that is known, honest and not for us.
-fn receive(packets: &mut [Packet], context: &mut Context<'_>) {
-    stage::parse::process(packets, context);
+fn receive(line: &mut Line<'_, '_, impl Observer>) {
+    line.pass(Stage::Parse, stage::parse::process);
     // Before anything looks at addresses: those that count are the inner ones.
-    stage::decap::process(packets, context);
+    line.pass(Stage::Decap, stage::decap::process);
     // Before anything is answered or remembered, so that nobody can speak in another's name.
-    stage::source::process(packets, context);
-    stage::gateway::process(packets, context);
+    line.pass(Stage::Source, stage::source::process);
+    line.pass(Stage::Gateway, stage::gateway::process);
     // Of what may be forwarded only: the gateway's own traffic is no connection. What another worker owns
     // goes on there, with the next stage.
-    stage::owner::process(packets, context);
+    line.pass(Stage::Owner, stage::owner::process);
 }
 
 /// Whether the packet may go on.
-fn decide(packets: &mut [Packet], context: &mut Context<'_>) {
-    stage::conntrack::process(packets, context);
+fn decide(line: &mut Line<'_, '_, impl Observer>) {
+    line.pass(Stage::Conntrack, stage::conntrack::process);
     // Service translation has its place here: before policy, so that egress rules see backends.
     //
     // Of connections that are known, once; what is not allowed begins none.
-    stage::policy::process(packets, context);
+    line.pass(Stage::Policy, stage::policy::process);
     // After whatever decides about first fragments, so that later ones of the same batch follow.
-    stage::fragment::process(packets, context);
+    line.pass(Stage::Fragment, stage::fragment::process);
 }
 
 /// From a decision to a frame that can be sent.
-fn forward(packets: &mut [Packet], context: &mut Context<'_>) {
-    stage::route::process(packets, context);
-    stage::rewrite::process(packets, context);
-    stage::encap::process(packets, context);
+fn forward(line: &mut Line<'_, '_, impl Observer>) {
+    line.pass(Stage::Route, stage::route::process);
+    line.pass(Stage::Rewrite, stage::rewrite::process);
+    line.pass(Stage::Encap, stage::encap::process);
     // Last, since only now it is known whether the packet leaves the node, and behind which headers
     // pieces of it have to go.
-    stage::offload::process(packets, context);
+    line.pass(Stage::Offload, stage::offload::process);
 }
 
 /// ICMP errors and released fragments go the same way as their batch. Of them only cut fragments can
 /// be born, and those are finished.
-fn forward_born(context: &mut Context<'_>, scratch: &mut Vec<Packet>) {
+fn forward_born(
+    context: &mut Context<'_>,
+    scratch: &mut Vec<Packet>,
+    observer: &mut impl Observer,
+) {
     if context.born.is_empty() {
         return;
     }
     std::mem::swap(context.born, scratch);
     context.born_before = scratch.len();
-    forward(scratch, context);
+    forward(&mut Line {
+        packets: scratch,
+        context,
+        observer,
+    });
     scratch.append(context.born);
     std::mem::swap(context.born, scratch);
 }

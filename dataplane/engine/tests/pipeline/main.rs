@@ -14,6 +14,7 @@ mod pmtu;
 mod policy;
 mod segments;
 mod sources;
+mod trace;
 mod tunnel;
 
 use weft_engine::testbed::Outcome;

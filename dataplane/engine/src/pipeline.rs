@@ -148,8 +148,11 @@ impl Pipeline {
 
     /// A pipeline that goes on with the connections of `flows`.
     pub fn with_flows(config: PipelineConfig, flows: FlowTable) -> Self {
+        let mut counters = Counters::new();
+        // They are there before the first packet is.
+        counters.flows = flows.counters();
         Self {
-            counters: Counters::new(),
+            counters,
             fragments: stage::fragment::table(config.hash_seed),
             flows,
             icmp: IcmpLimiter::new(),

@@ -1,26 +1,27 @@
 //! Longest prefix match for IPv4 and IPv6.
 //!
-//! Two structures, since addresses of 4 bytes can be indexed and those of 16 cannot: `lpm/direct.rs`
-//! and `lpm/trie.rs`. Both step over the bytes of an address, both keep in each node the prefixes that
-//! end in its byte, so that removing one uncovers the next shorter without asking anybody, and both
-//! share nodes between versions: cloning an [`Lpm`] copies one pointer, and a change copies only the
-//! nodes on its path that a clone still holds.
+//! Addresses of four bytes can be indexed (`lpm/direct.rs`), those of sixteen cannot (`lpm/trie.rs`). What
+//! both wait for in a large table is memory, once or twice a search. So many keys are looked up together
+//! ([`Lpm::lookup_batch`]): each step is done for all of them, and the processor waits for all at once.
 //!
-//! A search in a large table waits for memory once or twice, and nothing else in it takes long. So many
-//! keys are looked up together ([`Lpm::lookup_batch`]), each step for all of them, and the processor
-//! waits for all of them at once.
+//! Versions share structure: cloning copies a pointer, or one for each of the trie's pages, and a change
+//! copies the nodes or pages it writes while a clone still holds them. Each node keeps the prefixes that
+//! end in it, so that removing one uncovers the next shorter without asking anybody.
 
+mod address;
 mod direct;
+mod node;
 mod prefixes;
+mod store;
 #[cfg(test)]
 mod tests;
 mod trie;
 
 /// Largest value a prefix can have; 0 says "no prefix".
-pub const VALUE_MAX: u32 = (1 << 31) - 1;
+pub const VALUE_MAX: u32 = (1 << 30) - 1;
 
-/// Keys that are looked up together. A core has about a dozen misses in flight; beyond 32 keys nothing
-/// is gained, below 16 it is lost (measured with 8 to 64).
+/// Keys that are looked up together. A core has about a dozen misses in flight, and a step of one key
+/// takes as long as a fraction of a miss: 32 keys fill the time, more only take registers.
 const STEP: usize = 32;
 
 /// An address as bits: `u32` or `u128`.
@@ -45,7 +46,7 @@ impl Key for u128 {
 pub trait Table<K>: Clone + Default {
     /// See [`Lpm::lookup`].
     fn lookup(&self, key: K) -> u32;
-    /// See [`Lpm::lookup_batch`]; at most [`STEP`] keys.
+    /// See [`Lpm::lookup_batch`]; as many values as keys, and at most 32.
     fn lookup_step(&self, keys: &[K], values: &mut [u32]);
     /// See [`Lpm::insert`].
     fn insert(&mut self, key: K, len: u8, value: u32) -> Option<u32>;
@@ -122,10 +123,13 @@ impl<K: Key> Lpm<K> {
         assert!(len <= K::BITS, "a prefix is no longer than an address");
         let old = self.table.remove(key, len);
         self.len -= usize::from(old.is_some());
+        if self.len == 0 {
+            self.table = K::Table::default();
+        }
         old
     }
 
-    /// Bytes all nodes take, shared ones counted once per table.
+    /// Bytes of all nodes or pages, shared ones too.
     pub fn memory_bytes(&self) -> usize {
         self.table.memory_bytes()
     }

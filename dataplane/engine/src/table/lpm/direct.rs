@@ -408,3 +408,44 @@ impl Dense {
         old
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_leaves_the_rest_shared() {
+        let mut table = Direct::default();
+        for n in 0..250_u32 {
+            table.insert(n << 24 | 1 << 16, 24, 1);
+        }
+        let old = table.clone();
+        table.insert(5 << 24 | 2 << 16, 24, 2);
+        table.insert(0, 0, 3);
+        let shared = |byte: usize| {
+            let child = |table: &Direct| table.root.slots[byte].child.clone();
+            child(&table)
+                .zip(child(&old))
+                .is_some_and(|(a, b)| Arc::ptr_eq(&a, &b))
+        };
+        assert!(!shared(5) && (0..250).filter(|&byte| byte != 5).all(shared));
+        assert_eq!((table.lookup(1), old.lookup(1)), (3, 0));
+    }
+
+    #[test]
+    fn an_emptied_table_has_no_nodes() {
+        let mut table = Direct::default();
+        let fresh = table.memory_bytes();
+        let prefixes = [(8, 1), (16, 2), (24, 3), (25, 4), (26, 5), (32, 6)];
+        for (len, value) in prefixes {
+            assert_eq!(table.insert(10 << 24, len, value), None);
+        }
+        for (len, value) in prefixes {
+            assert_eq!(table.remove(10 << 24, len), Some(value));
+            assert_eq!(table.remove(10 << 24, len), None);
+        }
+        assert!(table.root.is_empty());
+        // A list of prefixes keeps its room for some.
+        assert!(table.memory_bytes() < fresh + 100);
+    }
+}

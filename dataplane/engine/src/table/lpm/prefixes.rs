@@ -12,7 +12,7 @@ pub(super) struct Prefix {
 
 impl Prefix {
     /// The slots that begin with it.
-    fn slots(self) -> Range<usize> {
+    pub(super) fn slots(self) -> Range<usize> {
         let first = usize::from(self.byte);
         first..first + (256 >> self.bits)
     }
@@ -23,6 +23,11 @@ impl Prefix {
 pub(super) struct Prefixes(Vec<Prefix>);
 
 impl Prefixes {
+    /// Prefixes in their order.
+    pub(super) const fn of(prefixes: Vec<Prefix>) -> Self {
+        Self(prefixes)
+    }
+
     pub(super) fn as_slice(&self) -> &[Prefix] {
         &self.0
     }

@@ -40,22 +40,69 @@ fn the_longest_prefix_wins_and_removal_uncovers_the_next() {
 #[test]
 fn a_small_table_is_small_and_an_emptied_one_as_a_fresh_one() {
     let mut table = Lpm::<u128>::new();
-    let fresh = table.memory_bytes();
     let nets: Vec<Ipv6Net> = (0..100)
         .map(|i| format!("fd00:0:0:{i:x}::{i:x}/128").parse().unwrap())
         .collect();
     for net in &nets {
         table.insert(net.addr().to_bits(), 128, 7);
     }
-    assert!(table.memory_bytes() < 400 << 10, "{}", table.memory_bytes());
+    assert!(table.memory_bytes() <= 32 << 10, "{}", table.memory_bytes());
     for net in &nets {
         assert_eq!(table.remove(net.addr().to_bits(), 128), Some(7));
     }
     assert!(table.is_empty());
+    assert_eq!(table.memory_bytes(), 0);
+}
+
+/// The `n`-th of many prefixes of /48 in no order.
+fn scattered(n: u32) -> u128 {
+    0x2000 << 112 | u128::from(n.wrapping_mul(0x9e37_79b1)) << 80
+}
+
+fn many() -> Lpm<u128> {
+    let mut table = Lpm::new();
+    for n in 0..8_000 {
+        table.insert(scattered(n), 48, 1 + n);
+    }
+    table
+}
+
+#[test]
+fn a_change_leaves_the_rest_shared() {
+    let mut table = many();
+    let old = table.clone();
+    let host = scattered(9) | 7;
+    // Of the shortest prefixes too, which cover all of the table.
+    for (key, len) in [(scattered(8_000), 48), (host, 128), (0, 0), (0, 1)] {
+        let before = table.clone();
+        table.insert(key, len, 7);
+        let (shared, pages) = table.table.shared_pages(&before.table);
+        assert!(
+            pages > 10 && shared + 4 >= pages,
+            "{shared} of {pages} pages"
+        );
+    }
+    assert_eq!((table.lookup(host), old.lookup(host)), (7, 10));
+    assert_eq!((table.lookup(1), old.lookup(1)), (7, 0));
+}
+
+#[test]
+fn changing_a_table_over_and_over_does_not_make_it_grow() {
+    let mut table = many();
+    let before = table.memory_bytes();
+    for round in 0..3 {
+        for n in (round..8_000).step_by(3) {
+            let key = scattered(n);
+            assert_eq!(table.remove(key, 48), Some(1 + n));
+            table.insert(key, 48, 1 + n);
+            table.insert(key, 128, 2);
+            table.remove(key, 128);
+        }
+    }
+    let after = table.memory_bytes();
     assert!(
-        table.memory_bytes() <= fresh + 3000,
-        "{}",
-        table.memory_bytes()
+        after <= before + before / 4,
+        "{before} bytes became {after}"
     );
 }
 
@@ -94,6 +141,10 @@ proptest! {
                 let expected = model.get_lpm(&Ipv6Net::new(probe.into(), 128).unwrap());
                 prop_assert_eq!(table.lookup(probe), expected.map_or(0, |(_, &v)| v));
             }
+            let mut values = vec![9; probes.len()];
+            table.lookup_batch(&probes, &mut values);
+            let one_by_one: Vec<u32> = probes.iter().map(|&probe| table.lookup(probe)).collect();
+            prop_assert_eq!(values, one_by_one);
         }
     }
 
@@ -112,9 +163,12 @@ proptest! {
                 prop_assert_eq!(table.remove(key, len), model.remove(&net));
             }
         }
-        for probe in probes {
+        let mut values = vec![9; probes.len()];
+        table.lookup_batch(&probes, &mut values);
+        for (probe, value) in probes.into_iter().zip(values) {
             let expected = model.get_lpm(&Ipv4Net::new(probe.into(), 32).unwrap());
-            prop_assert_eq!(table.lookup(probe), expected.map_or(0, |(_, &v)| v));
+            let expected = expected.map_or(0, |(_, &v)| v);
+            prop_assert_eq!((table.lookup(probe), value), (expected, expected));
         }
     }
 }

@@ -1,0 +1,121 @@
+//! An IPv6 address as bits, bytes and words.
+
+/// Bits of an address.
+const BITS: u32 = 128;
+
+/// Words of an address.
+pub(super) const WORDS: usize = 4;
+
+/// What the trie asks of an address.
+pub(super) trait Address: Copy {
+    /// Byte `index`, counted from the most significant.
+    fn byte(self, index: u8) -> u8;
+
+    /// With byte `index`, which is zero, set.
+    fn with_byte(self, index: u8, byte: u8) -> Self;
+
+    /// The first `bits` bits, the rest zero.
+    fn truncated(self, bits: u8) -> Self;
+
+    /// The first `bytes` bytes, the rest zero.
+    fn head(self, bytes: u8) -> Self;
+
+    /// Bytes at the front that `self` and `other` have in common.
+    fn common_bytes(self, other: Self) -> u8;
+
+    /// Whether `self` and `other` have the first `bytes` bytes, not all, in common.
+    fn shares(self, other: Self, bytes: u8) -> bool;
+
+    /// Whether the first `bits` bits are those of `words`, which are zero behind them.
+    fn begins_with(self, words: &[u32], bits: u32) -> bool;
+
+    /// Its words, most significant first.
+    fn words(self) -> [u32; WORDS];
+
+    /// The address of such words; those that are missing are zero.
+    fn of_words(words: &[u32]) -> Self;
+}
+
+impl Address for u128 {
+    #[inline(always)]
+    fn byte(self, index: u8) -> u8 {
+        (self >> (BITS - 8 - 8 * u32::from(index))) as u8
+    }
+
+    fn with_byte(self, index: u8, byte: u8) -> Self {
+        self | Self::from(byte) << (BITS - 8 - 8 * u32::from(index))
+    }
+
+    fn truncated(self, bits: u8) -> Self {
+        match bits {
+            0 => 0,
+            bits => self & Self::MAX << (BITS - u32::from(bits)),
+        }
+    }
+
+    fn head(self, bytes: u8) -> Self {
+        self.truncated(8 * bytes)
+    }
+
+    fn common_bytes(self, other: Self) -> u8 {
+        ((self ^ other).leading_zeros() / 8) as u8
+    }
+
+    #[inline(always)]
+    fn shares(self, other: Self, bytes: u8) -> bool {
+        // In two steps: a shift by all bits, for no byte, would be none.
+        (self ^ other) >> 1 >> (BITS - 1 - 8 * u32::from(bytes)) == 0
+    }
+
+    #[inline(always)]
+    fn begins_with(self, words: &[u32], bits: u32) -> bool {
+        let word = |at: u32| (self >> (BITS - 32 - 32 * at)) as u32;
+        let (whole, rest) = (bits / 32, bits % 32);
+        (0..whole).all(|at| words[at as usize] == word(at))
+            && (rest == 0 || (words[whole as usize] ^ word(whole)) >> (32 - rest) == 0)
+    }
+
+    fn words(self) -> [u32; WORDS] {
+        std::array::from_fn(|at| (self >> (BITS as usize - 32 - 32 * at)) as u32)
+    }
+
+    #[inline(always)]
+    fn of_words(words: &[u32]) -> Self {
+        let mut address = 0;
+        for (at, word) in words.iter().take(WORDS).enumerate() {
+            address |= Self::from(*word) << (BITS as usize - 32 - 32 * at);
+        }
+        address
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SAMPLE: u128 = 0x2001_0db8_0102_0304_0506_0708_090a_0b0c;
+
+    #[test]
+    fn every_part_is_where_it_is_looked_for() {
+        assert_eq!((SAMPLE.byte(0), SAMPLE.byte(15)), (0x20, 0x0c));
+        assert_eq!(SAMPLE.words()[1], 0x0102_0304);
+        assert_eq!(u128::of_words(&SAMPLE.words()), SAMPLE);
+        assert_eq!(u128::of_words(&SAMPLE.words()[..2]), SAMPLE.head(8));
+        assert_eq!(SAMPLE.head(3).with_byte(3, 0xb8), SAMPLE.truncated(32));
+    }
+
+    #[test]
+    fn comparisons_end_where_the_prefix_ends() {
+        for bits in 0..128 {
+            let other = SAMPLE ^ 1 << (127 - bits);
+            let words = other.truncated(bits as u8).words();
+            assert!(SAMPLE.begins_with(&words, bits));
+            let words = other.truncated(bits as u8 + 1).words();
+            assert!(!SAMPLE.begins_with(&words, bits + 1));
+            let common = SAMPLE.common_bytes(other);
+            assert_eq!(u32::from(common), bits / 8);
+            assert!(SAMPLE.shares(other, common));
+            assert!(common == 15 || !SAMPLE.shares(other, common + 1));
+        }
+    }
+}

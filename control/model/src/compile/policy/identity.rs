@@ -12,7 +12,7 @@ use weft_api::policy::{Identity, PolicyAddress};
 use super::block::Blocks;
 use super::matching::{InUse, Matching, Resolved};
 use super::number::Numbers;
-use super::pod::{Pods, Workload};
+use super::pod::{PodFacts, Pods, Workload};
 use super::selector::{Labels, Selector};
 use super::source::Numbered;
 use crate::facts::NodeFacts;
@@ -54,12 +54,30 @@ pub(super) struct Nodes {
     addresses: BTreeMap<IpAddr, String>,
 }
 
+/// Whose a prefix is.
+#[derive(Clone, Debug)]
+enum Owner {
+    Outside,
+    Pod(Arc<PodFacts>),
+    Node(String),
+}
+
+/// A prefix whose owner was found.
+#[derive(Clone, Debug)]
+struct Settled {
+    owner: Owner,
+    /// The longest block around the prefix.
+    block: Option<IpNet>,
+    address: Arc<PolicyAddress>,
+}
+
 /// All identities and addresses.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Identities {
     numbers: Numbers<Class>,
     known: BTreeMap<u32, Known>,
-    addresses: Vec<Arc<PolicyAddress>>,
+    /// By prefix.
+    settled: Vec<Settled>,
     blocks: Blocks,
     blocks_version: u64,
     turn: u64,
@@ -105,30 +123,56 @@ impl Identities {
             self.blocks = blocks;
             self.blocks_version = self.turn;
         }
-        let mut old = std::mem::take(&mut self.addresses).into_iter().peekable();
-        let owners = owners(parts, &self.blocks);
-        let mut addresses = Vec::with_capacity(owners.len());
-        for (prefix, class, pod) in owners {
-            let identity = self.settle(class, parts, numbers);
-            while old.next_if(|known| known.prefix < prefix).is_some() {}
-            let same = |known: &Arc<PolicyAddress>| {
-                (known.prefix, known.identity, known.pod.as_ref()) == (prefix, identity, pod)
-            };
-            let address = old.next_if(same).unwrap_or_else(|| {
-                Arc::new(PolicyAddress {
-                    prefix,
-                    identity,
-                    pod: pod.cloned(),
-                })
-            });
-            addresses.push(address);
+        let mut new = BTreeMap::new();
+        self.settle_addresses(parts, &mut new);
+        let mut numbers_in_use: Vec<u32> =
+            self.settled.iter().map(|s| s.address.identity).collect();
+        numbers_in_use.sort_unstable();
+        numbers_in_use.dedup();
+        for number in numbers_in_use {
+            self.settle(number, new.remove(&number), parts, numbers);
         }
-        self.addresses = addresses;
         let turn = self.turn;
         self.known.retain(|_, known| known.seen == turn);
         if self.numbers.has_many(self.known.len()) {
             let known = &self.known;
             self.numbers.retain(|number, _| known.contains_key(&number));
+        }
+    }
+
+    /// Finds each prefix's identity. Where nothing changed the one it had is right.
+    fn settle_addresses(&mut self, parts: &Parts<'_>, new: &mut BTreeMap<u32, Arc<Class>>) {
+        let mut old = std::mem::take(&mut self.settled).into_iter().peekable();
+        let owners = owners(parts, &self.blocks);
+        self.settled.reserve(owners.len());
+        for (prefix, owner, block) in owners {
+            while old.next_if(|known| known.address.prefix < prefix).is_some() {}
+            let known = old.next_if(|known| known.address.prefix == prefix);
+            let is_right = |known: &Settled| known.block == block && known.owner.is_same(&owner);
+            let known = match known {
+                Some(known) if is_right(&known) => {
+                    self.settled.push(known);
+                    continue;
+                }
+                known => known.map(|known| known.address),
+            };
+            let class = Class {
+                who: owner.who(),
+                block,
+            };
+            let (identity, class) = self.numbers.of(class);
+            new.insert(identity, class);
+            let address = PolicyAddress {
+                prefix,
+                identity,
+                pod: owner.pod().cloned(),
+            };
+            let known = known.filter(|known| **known == address);
+            self.settled.push(Settled {
+                owner,
+                block,
+                address: known.unwrap_or_else(|| Arc::new(address)),
+            });
         }
     }
 
@@ -138,8 +182,8 @@ impl Identities {
     }
 
     /// The addresses, by prefix.
-    pub fn addresses(&self) -> &[Arc<PolicyAddress>] {
-        &self.addresses
+    pub fn addresses(&self) -> impl Iterator<Item = &Arc<PolicyAddress>> {
+        self.settled.iter().map(|settled| &settled.address)
     }
 
     /// Identities of pods, each with its workload.
@@ -158,8 +202,21 @@ impl Identities {
         all.flat_map(|known| known.resolved.iter().copied())
     }
 
-    fn settle(&mut self, class: Class, parts: &Parts<'_>, numbers: &mut Numbers<Numbered>) -> u32 {
-        let (number, class) = self.numbers.of(class);
+    /// Puts an identity together anew if anything it is made of changed.
+    fn settle(
+        &mut self,
+        number: u32,
+        new: Option<Arc<Class>>,
+        parts: &Parts<'_>,
+        numbers: &mut Numbers<Numbered>,
+    ) {
+        let known = self
+            .known
+            .get(&number)
+            .map(|known| Arc::clone(&known.class));
+        let Some(class) = known.or(new) else {
+            return;
+        };
         let version = match class.who {
             Who::Workload(workload) => parts.matching.get(workload).map_or(0, |m| m.version),
             Who::Outside => 0,
@@ -168,10 +225,10 @@ impl Identities {
         };
         let made_of = (version, self.blocks_version);
         if let Some(known) = self.known.get_mut(&number)
-            && (known.seen == self.turn || known.made_of == made_of)
+            && known.made_of == made_of
         {
             known.seen = self.turn;
-            return number;
+            return;
         }
         let (selectors, resolved) = self.match_class(&class, parts, numbers);
         let identity = Identity {
@@ -193,7 +250,6 @@ impl Identities {
                 seen: self.turn,
             },
         );
-        number
     }
 
     fn match_class(
@@ -255,40 +311,61 @@ impl Identities {
     }
 }
 
-type Owner<'a> = (IpNet, Class, Option<&'a PodRef>);
+impl Owner {
+    fn who(&self) -> Who {
+        match self {
+            Self::Outside => Who::Outside,
+            Self::Pod(pod) => Who::Workload(pod.workload),
+            Self::Node(name) => Who::Node(name.clone()),
+        }
+    }
 
-/// Every address and block with its class, by prefix. A node's address is the node's, whatever a
-/// pod claims; a block that is one address somebody has is that address.
-fn owners<'a>(parts: &'a Parts<'_>, blocks: &Blocks) -> Vec<Owner<'a>> {
+    fn pod(&self) -> Option<&PodRef> {
+        match self {
+            Self::Pod(pod) => Some(&pod.pod),
+            _ => None,
+        }
+    }
+
+    fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Outside, Self::Outside) => true,
+            (Self::Pod(a), Self::Pod(b)) => Arc::ptr_eq(a, b),
+            (Self::Node(a), Self::Node(b)) => a == b,
+            _ => false,
+        }
+    }
+}
+
+/// Every address and block with its owner and the longest block around it, by prefix. A node's
+/// address is the node's, whatever a pod claims; a block that is one address somebody has is that
+/// address.
+fn owners(parts: &Parts<'_>, blocks: &Blocks) -> Vec<(IpNet, Owner, Option<IpNet>)> {
     let mut nodes = parts.nodes.addresses.iter().peekable();
-    let mut found: Vec<(IpAddr, Who, Option<&PodRef>)> = Vec::new();
-    let node = |(address, name): (&IpAddr, &String)| (*address, Who::Node(name.clone()), None);
+    let mut found: Vec<(IpAddr, Owner)> = Vec::new();
+    let node = |(address, name): (&IpAddr, &String)| (*address, Owner::Node(name.clone()));
     for (address, pod) in parts.pods.addresses() {
         while let Some(entry) = nodes.next_if(|(node, _)| **node < address) {
             found.push(node(entry));
         }
         if nodes.peek().is_none_or(|(node, _)| **node != address) {
-            found.push((address, Who::Workload(pod.workload), Some(&pod.pod)));
+            found.push((address, Owner::Pod(Arc::clone(pod))));
         }
     }
     found.extend(nodes.map(node));
     let mut sweep = blocks.sweep();
-    let mut owners: Vec<Owner<'_>> = Vec::with_capacity(found.len());
+    let mut owners = Vec::with_capacity(found.len());
     let mut hosts = BTreeSet::new();
-    for (address, who, pod) in found {
+    for (address, owner) in found {
         let block = sweep.longest(address);
         let prefix = IpNet::from(address);
         if block == Some(prefix) {
             hosts.insert(prefix);
         }
-        owners.push((prefix, Class { who, block }, pod));
+        owners.push((prefix, owner, block));
     }
     for prefix in blocks.prefixes().filter(|prefix| !hosts.contains(prefix)) {
-        let class = Class {
-            who: Who::Outside,
-            block: Some(*prefix),
-        };
-        owners.push((*prefix, class, None));
+        owners.push((*prefix, Owner::Outside, Some(*prefix)));
     }
     owners.sort_by_key(|(prefix, ..)| *prefix);
     owners

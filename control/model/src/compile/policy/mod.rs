@@ -140,7 +140,7 @@ impl PolicyCompiler {
         problems.extend(self.pods.problems());
         PolicyObjects {
             identities: self.identities.identities().cloned().collect(),
-            addresses: self.identities.addresses().to_vec(),
+            addresses: self.identities.addresses().cloned().collect(),
             endpoints: self.settle_endpoints(&selecting),
         }
     }

@@ -116,20 +116,16 @@ impl Pods {
 
     /// Each claimed address with the pod that has it, in order.
     pub fn addresses(&self) -> impl Iterator<Item = (IpAddr, &Arc<PodFacts>)> {
-        self.claims.iter().filter_map(|(address, pods)| {
-            let holder = pods.iter().max_by(|a, b| {
-                let order = a.standing.cmp(&b.standing);
-                order.then_with(|| b.pod.cmp(&a.pod))
-            })?;
-            Some((*address, holder))
-        })
+        let claims = self.claims.iter();
+        claims.filter_map(|(address, claims)| Some((*address, holder(claims)?)))
     }
 
     /// Addresses that two running pods claim, a sentence each.
     pub fn problems(&self) -> impl Iterator<Item = String> {
-        self.addresses().filter_map(|(address, holder)| {
+        let contested = self.claims.iter().filter(|(_, claims)| claims.len() > 1);
+        contested.filter_map(|(address, claims)| {
+            let holder = holder(claims)?;
             let rival = |facts: &&Arc<PodFacts>| facts.standing.running && facts.pod != holder.pod;
-            let claims = self.claims.get(&address)?;
             let rival = claims.iter().find(rival)?;
             holder.standing.running.then(|| {
                 let (pod, other) = (&holder.pod, &rival.pod);
@@ -239,41 +235,45 @@ fn local_addresses(local_pods: &[LocalPod]) -> BTreeMap<(&str, &str), Vec<IpAddr
     local
 }
 
+/// The pods there are objects of, and the local ones, by namespace and name.
 fn wanted<'a>(
     store: &'a Store,
     local: &'a BTreeMap<(&'a str, &'a str), Vec<IpAddr>>,
 ) -> Vec<Wanted<'a>> {
     let mut wanted = Vec::new();
-    let mut with_object = BTreeSet::new();
+    let mut local = local.iter().peekable();
+    let without_object = |(name, addresses): (&(&'a str, &'a str), &'a Vec<IpAddr>)| Wanted {
+        namespace: name.0,
+        name: name.1,
+        object: None,
+        local: Some(addresses),
+    };
     for (key, resource) in store.of_kind(Kind::Pod) {
         let Resource::Pod(object) = resource else {
             continue;
         };
         let name = (key.namespace.as_str(), key.name.as_str());
-        let local = local.get(&name);
-        if local.is_some() {
-            with_object.insert(name);
+        while let Some(before) = local.next_if(|(local, _)| **local < name) {
+            wanted.push(without_object(before));
         }
+        let same = local.next_if(|(local, _)| **local == name);
         wanted.push(Wanted {
             namespace: name.0,
             name: name.1,
             object: Some(object),
-            local,
+            local: same.map(|(_, addresses)| addresses),
         });
     }
-    for (name, addresses) in local
-        .iter()
-        .filter(|(name, _)| !with_object.contains(*name))
-    {
-        wanted.push(Wanted {
-            namespace: name.0,
-            name: name.1,
-            object: None,
-            local: Some(addresses),
-        });
-    }
-    wanted.sort_by_key(Wanted::name);
+    wanted.extend(local.map(without_object));
     wanted
+}
+
+/// Of several pods that claim one address the one that has it.
+fn holder(claims: &[Arc<PodFacts>]) -> Option<&Arc<PodFacts>> {
+    claims.iter().max_by(|a, b| {
+        let order = a.standing.cmp(&b.standing);
+        order.then_with(|| b.pod.cmp(&a.pod))
+    })
 }
 
 /// Ports of a pod's containers, sidecars included.

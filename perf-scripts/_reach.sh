@@ -101,3 +101,38 @@ policy_drops() {
   done
   echo "$sum"
 }
+
+# policy NAME SPEC(json) [NAMESPACE]: a NetworkPolicy in namespace a, or another.
+policy() {
+  jq -n --arg name "$1" --arg ns "${3:-a}" --argjson spec "$2" '{apiVersion: "networking.k8s.io/v1",
+    kind: "NetworkPolicy", metadata: {namespace: $ns, name: $name}, spec: $spec}' | manifest "policy-$1.yaml"
+}
+
+# five_pods: a server, a friend of the same namespace and a stranger of another on node1, a friend and a
+# stranger on node2.
+five_pods() {
+  labelled_namespace a team=blue
+  labelled_namespace b team=red
+  policy_pod node1 a/server app=server
+  policy_pod node1 a/friend app=friend
+  policy_pod node1 b/stranger app=stranger
+  policy_pod node2 a/far app=friend
+  policy_pod node2 b/faraway app=stranger
+  reach_start
+}
+
+# weft_on NODE ARGS...: the weft command.
+weft_on() {
+  local node=$1
+  shift
+  weft --run-dir "$W/$node/run" "$@"
+}
+
+# explained FROM TO TRAFFIC: . or x, as the nodes of both ends say together.
+explained() {
+  local protocol=${3%/*} answer=. node
+  for node in "${POD_NODE[$1]}" "${POD_NODE[$2]}"; do
+    weft_on "$node" policy explain "$1" "$2" --port "${3#*/}/${protocol,,}" >>"$LOGS/explain.out" || answer=x
+  done
+  echo $answer
+}

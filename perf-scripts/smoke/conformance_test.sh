@@ -32,14 +32,6 @@ cases=$(jq -c '[.pods[][0]] as $pods | .cases[] |
      | map({($pods[.key]): .value}) | add)}) | add
      | with_entries(.key as $from | .value |= del(.[$from])))}' "$TABLES")
 
-explain() { # FROM TO TRAFFIC: . or X, as the nodes of both ends say together
-  local protocol=${3%/*} answer=. node
-  for node in "${POD_NODE[$1]}" "${POD_NODE[$2]}"; do
-    weft --run-dir "$W/$node/run" policy explain "$1" "$2" --port "${3#*/}/${protocol,,}" >>"$LOGS/explain.out" || answer=X
-  done
-  echo $answer
-}
-
 number=0 asked=0
 while read -r one; do
   number=$((number + 1))
@@ -57,7 +49,7 @@ while read -r one; do
   fi
   while read -r from to letter is; do
     asked=$((asked + 1))
-    expect "$what: what is explained of $from to $to, $letter" "$(explain "$from" "$to" "$letter")" = "$is"
+    expect "$what: what is explained of $from to $to, $letter" "$(explained "$from" "$to" "$letter")" = "$is"
   done < <(jq -r --argjson n "$number" --argjson count "$EXPLAINED" --arg traffic "$traffic" '
     ($traffic | split("\n")) as $t | [.expected | to_entries[] | .key as $from | .value | to_entries[] |
       .key as $to | .value | split("") | to_entries[] | "\($from) \($to) \($t[.key]) \(.value)"] as $all |

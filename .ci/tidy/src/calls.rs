@@ -81,9 +81,6 @@ const BANNED: [&str; 30] = [
 /// The loop, which alone waits on purpose.
 const WAITS: &str = "dataplane/daemon/src/worker.rs";
 
-/// Constructors run before the first packet and may allocate.
-const CONSTRUCTOR: &str = "new";
-
 /// Where unsafe code may stand, each with its `UNSAFETY` line and its SAFETY comments.
 const UNSAFE: [&str; 3] = [
     "dataplane/xsk/",
@@ -119,10 +116,15 @@ pub fn check(file: &File) -> Vec<Finding> {
     found.into_iter().map(finding).collect()
 }
 
+/// Constructors run before the first packet and may allocate.
+fn is_constructor(name: &str) -> bool {
+    name == "new" || name.starts_with("with_")
+}
+
 fn banned_calls(source: &Source) -> Vec<(usize, &'static str)> {
     let functions = source.functions().into_iter();
     let constructors: Vec<_> = functions
-        .filter(|function| function.name == CONSTRUCTOR)
+        .filter(|function| is_constructor(&function.name))
         .map(|function| function.line..function.line + function.lines)
         .collect();
     let mut found = Vec::new();
@@ -201,7 +203,8 @@ mod tests {
 
     #[test]
     fn constructors_may_allocate() {
-        let text = "impl X {\n  fn new() -> X { X(vec![1]) }\n  fn renew() { vec![1]; }\n}";
+        let text = "impl X {\n  fn new() -> X { X(vec![1]) }\n  fn renew() { vec![1]; }\n  \
+            fn with_y() -> X { X(vec![1]) }\n}";
         assert_eq!(found("dataplane/daemon/src/egress.rs", text), ["3:vec!"]);
     }
 

@@ -2,7 +2,7 @@
 //!
 //! One process holds the sockets of every pod, each opened in the pod's network namespace. It reads
 //! one question per line (`{"family":4,"ports":["TCP/80","UDP/81"]}`) and answers each with a
-//! matrix. A probe that arrived is a `.`, one that did not an `X`, and it is looked for only after a
+//! matrix. A probe that arrived is a `.`, one that did not an `x`, and it is looked for only after a
 //! marker, sent later from the pod's own node, came in: the way was open.
 
 mod sctp;
@@ -235,7 +235,7 @@ impl Matrix {
                 .or_default();
             let there = arrived.contains(&cell.id);
             blocked += usize::from(!there);
-            letters.push(if there { '.' } else { 'X' });
+            letters.push(if there { '.' } else { 'x' });
         }
         Answer { reached, blocked }
     }

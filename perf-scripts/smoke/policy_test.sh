@@ -40,6 +40,6 @@ reach_becomes 'egress by namespace' '{"b/stranger": {"a/friend": "xx.x", "a/far"
   "b/faraway": {"a/friend": "xx.x"}, "a/friend": {"b/stranger": "...."}}' 4 "${ALL[@]}"
 
 # And what a packet would meet is what `weft trace` shows.
-traced=$(weft_on node1 trace b/stranger tcp - a/server:80 syn) && fail "trace lets a stranger in: $traced"
+traced=$(weft_on node1 trace a/friend tcp - a/server:81 syn) && fail "trace lets a friend in at port 81: $traced"
 grep -q 'NetworkPolicy a/server' <<<"$traced" || fail "trace does not name the policy: $traced"
 weft_on node1 trace a/friend tcp - a/server:80 syn | grep -q 'ingress\[0\]' || fail 'trace of a friend'

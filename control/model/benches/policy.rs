@@ -2,8 +2,6 @@
 //! namespaces, 1,000 NetworkPolicies, 110 pods on this node; from nothing, and after one change.
 //! `workloads` are pods in sets of ten, `single` pods of which no two have the same labels.
 
-#![expect(missing_docs, reason = "criterion's macros make functions")]
-
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use weft_api::PodRef;
 use weft_model::compile::{ClusterConfig, Compiler, LocalPod};

@@ -6,13 +6,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context;
-use crossbeam::channel::Receiver;
 use weft_api::PortName;
 use weft_api::dataplane::{Hello, PortAttached, PortKind, PortSpec, PortStatus};
 use weft_api::envelope::{ApiError, ErrorKind};
 use weft_api::object::{Key, LocalNode, Object};
+use weft_engine::PortId;
 use weft_engine::trace::Bench;
-use weft_engine::{PmtuReport, PortId};
 use weft_keeper::client::{ClientError, KeeperClient, Port};
 use weft_keeper::protocol::{BindRequest, Steering};
 use weft_snapshot::{Publisher, SharedCounters};
@@ -40,8 +39,6 @@ pub struct Control {
     pub objects: ObjectStore,
     /// Makes the tables.
     pub compiler: Compiler,
-    /// What ICMP said about our tunnels.
-    pub reports: Receiver<PmtuReport>,
     /// Where snapshots go.
     pub publisher: Publisher<Snapshot>,
     /// Where the objects are kept for the next start.
@@ -296,7 +293,7 @@ impl Control {
     /// A worker that ended: the process must be restarted, which no connection notices.
     pub fn tend(&mut self) -> anyhow::Result<()> {
         let mut changed = self.compiler.unlearn();
-        while let Ok(report) = self.reports.try_recv() {
+        for report in self.workers.take_reports() {
             tracing::info!(vtep = %report.vtep, mtu = report.mtu, "the underlay lowered the path MTU");
             changed |= self.compiler.learn(report);
         }

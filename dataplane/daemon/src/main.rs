@@ -13,6 +13,7 @@ mod handoff;
 mod idle;
 mod lending;
 mod links;
+mod mailbox;
 mod objects;
 mod pcapng;
 mod policy;

@@ -28,9 +28,6 @@ use crate::workers::Workers;
 /// How long a keeper that starts beside us may take.
 const KEEPER_PATIENCE: Duration = Duration::from_secs(10);
 
-/// ICMP reports that may wait for the control side.
-const REPORTS_MAX: usize = 64;
-
 /// MTU the pipeline assumes of an uplink; each path's own is in the tables.
 const UPLINK_MTU: u32 = 65_535;
 
@@ -77,8 +74,7 @@ pub fn start(cli: &Cli, tuning: Tuning) -> Result<Control> {
     let mut publisher = Publisher::new(Snapshot::new(tables, &ports.homes(), cores.len() as u16));
     let flows = Flows::take_over(&mut keeper, cores.len(), tuning.flows)?;
     let clock = flows.clock;
-    let (sender, reports) = crossbeam::channel::bounded(REPORTS_MAX);
-    let workers = Workers::start(&cores, &tuning, &umem, pool, flows, &mut publisher, &sender)?;
+    let workers = Workers::start(&cores, &tuning, &umem, pool, flows, &mut publisher)?;
     let mut control = Control {
         keeper,
         umem,
@@ -86,7 +82,6 @@ pub fn start(cli: &Cli, tuning: Tuning) -> Result<Control> {
         ports,
         objects,
         compiler,
-        reports,
         publisher,
         tables_path,
         tuning,

@@ -10,7 +10,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam::channel::{Receiver, Sender};
+use rtrb::Producer;
 use weft_engine::table::flow::Tick;
 use weft_engine::{
     BATCH_MAX, Batch, Env, FlowInfo, Packet, Pipeline, PmtuReport, PolicyCounters, PortId,
@@ -25,6 +25,7 @@ use crate::egress::Egress;
 use crate::handoff::Handoffs;
 use crate::idle::{Idle, Rest};
 use crate::lending::Lending;
+use crate::mailbox::{Answer, Inbox};
 use crate::queue::{Queue, QueueCounter};
 use crate::snapshot::Snapshot;
 use crate::tap::Tap;
@@ -54,22 +55,22 @@ const WAIT_WITH_TIMERS_MS: u16 = 100;
 /// What the control side asks of a worker, between two rounds.
 pub enum Command {
     /// Serve a queue; its slot comes with it. Answered once frames are lent and packets can come.
-    Attach(u16, Box<Queue>, Sender<()>),
+    Attach(u16, Box<Queue>, Answer<()>),
     /// Stop serving a queue; it comes back and is closed by the asker, since that takes long.
-    Detach(u16, Sender<Option<Box<Queue>>>),
+    Detach(u16, Answer<Option<Box<Queue>>>),
     /// The port's queues are closed everywhere: forget it, and take over the frames they held. The empty
     /// pool comes back, so that its memory is not freed here.
-    Forget(PortId, Box<FramePool>, Sender<Box<FramePool>>),
+    Forget(PortId, Box<FramePool>, Answer<Box<FramePool>>),
     /// Copy packets to a tap.
     Tap(Box<Tap>),
     /// Copy the counters of policy rules into the memory that comes with it, and send it back.
-    PolicyCounters(Box<PolicyCounters>, Sender<Box<PolicyCounters>>),
+    PolicyCounters(Box<PolicyCounters>, Answer<Box<PolicyCounters>>),
     /// Begin anew to count these rules: their numbers went to others.
-    ForgetRules(Box<[RuleId]>, Sender<Box<[RuleId]>>),
+    ForgetRules(Box<[RuleId]>, Answer<Box<[RuleId]>>),
     /// Show some connections.
-    Flows(FlowScan, Sender<FlowScan>),
+    Flows(FlowScan, Answer<FlowScan>),
     /// Say where this worker's frames are, and read the kernel's counters.
-    Account(Sender<Account>),
+    Account(Answer<Account>),
     /// End the thread.
     Stop,
 }
@@ -106,8 +107,8 @@ pub struct Worker {
     batch: Batch,
     egress: Egress,
     waiter: Waiter,
-    commands: Receiver<Command>,
-    reports: Sender<PmtuReport>,
+    commands: Inbox<Command>,
+    reports: Producer<PmtuReport>,
     clock: Instant,
     expire_at_ns: u64,
     lending: Lending,
@@ -133,13 +134,13 @@ pub struct Parts {
     /// Where it sleeps.
     pub waiter: Waiter,
     /// Commands to it.
-    pub commands: Receiver<Command>,
+    pub commands: Inbox<Command>,
     /// Where its counters are shown.
     pub counters: Arc<SharedCounters>,
     /// Drops of packets that other workers handed over, by the port that received them: [`weft_engine::PORTS_MAX`] places.
     pub port_drops: Arc<SharedCounters>,
     /// Where ICMP errors about our tunnels are reported.
-    pub reports: Sender<PmtuReport>,
+    pub reports: Producer<PmtuReport>,
     /// Zero of the clock all workers and taps share.
     pub clock: Instant,
 }
@@ -185,7 +186,7 @@ impl Worker {
         let mut idle = Idle::new(&self.tuning);
         let mut round = 0_u32;
         loop {
-            while let Ok(command) = self.commands.try_recv() {
+            while let Some(command) = self.commands.take() {
                 if matches!(command, Command::Stop) {
                     self.publish();
                     return Ok(());
@@ -357,7 +358,7 @@ impl Worker {
     /// Passes on what ICMP said about our tunnels; a full queue loses a report, which comes again.
     fn report(&mut self) {
         for report in self.pipeline.take_pmtu_reports() {
-            let _ = self.reports.try_send(report);
+            let _ = self.reports.push(report);
         }
     }
 
@@ -405,10 +406,10 @@ impl Worker {
         match command {
             Command::Attach(slot, queue, done) => {
                 self.attach(slot, queue)?;
-                let _ = done.send(());
+                done.give(());
             }
             Command::Detach(slot, done) => {
-                let _ = done.send(self.detach(slot));
+                done.give(self.detach(slot));
             }
             Command::Forget(port, mut frames, done) => {
                 let pool = &mut self.egress.pool;
@@ -416,23 +417,23 @@ impl Worker {
                 self.port_drops.store(port.index(), 0);
                 let all = frames.len();
                 pool.take_bulk(&mut frames, all);
-                let _ = done.send(frames);
+                done.give(frames);
             }
             Command::Tap(tap) => self.egress.taps.push(*tap),
             Command::PolicyCounters(mut counters, answer) => {
                 counters.copy_from(self.pipeline.policy_counters());
-                let _ = answer.send(counters);
+                answer.give(counters);
             }
             Command::ForgetRules(rules, answer) => {
                 let counters = self.pipeline.policy_counters_mut();
                 rules.iter().for_each(|rule| counters.forget(*rule));
-                let _ = answer.send(rules);
+                answer.give(rules);
             }
             Command::Flows(scan, answer) => {
-                let _ = answer.send(self.scan(scan));
+                answer.give(self.scan(scan));
             }
             Command::Account(answer) => {
-                let _ = answer.send(self.account());
+                answer.give(self.account());
             }
             Command::Stop => {}
         }

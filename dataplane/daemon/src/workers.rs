@@ -3,11 +3,11 @@
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::ops::ControlFlow;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam::channel::{Sender, bounded, unbounded};
+use rtrb::{Consumer, RingBuffer};
 use thread_priority::{
     RealtimeThreadSchedulePolicy, ThreadPriority, ThreadPriorityValue, ThreadSchedulePolicy,
 };
@@ -20,6 +20,7 @@ use weft_xsk::{FramePool, Umem};
 use crate::config::Tuning;
 use crate::flow_memory::Flows;
 use crate::handoff::Handoffs;
+use crate::mailbox::{Answer, Outbox, answer, mailbox};
 use crate::queue::Queue;
 use crate::snapshot::Snapshot;
 use crate::tap::Tap;
@@ -31,6 +32,9 @@ use crate::worker_counters::{WORKER_COUNTERS, WorkerReading};
 /// well under a millisecond; past this bound it is dead or its core is taken away.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// ICMP reports of a worker that may wait for the control side.
+const REPORTS_MAX: usize = 64;
+
 /// Places of the flow table a worker looks at between two rounds: some 20 us.
 const FLOWS_PER_LOOK: usize = 256;
 
@@ -38,7 +42,8 @@ const FLOWS_PER_LOOK: usize = 256;
 pub struct WorkerHandle {
     /// Core it is pinned to.
     pub core: Option<usize>,
-    commands: Sender<Command>,
+    commands: Outbox<Command>,
+    reports: Mutex<Consumer<PmtuReport>>,
     bell: Bell,
     counters: Arc<SharedCounters>,
     port_drops: Arc<SharedCounters>,
@@ -71,7 +76,6 @@ impl Workers {
         pool: FramePool,
         flows: Flows,
         publisher: &mut Publisher<Snapshot>,
-        reports: &Sender<PmtuReport>,
     ) -> io::Result<Self> {
         let waiters = cores
             .iter()
@@ -92,7 +96,8 @@ impl Workers {
             .zip(pools)
             .zip(flows.tables);
         for (id, (((((core, waiter), bell), handoffs), pool), table)) in parts.enumerate() {
-            let (commands, inbox) = unbounded();
+            let (commands, inbox) = mailbox();
+            let (reporter, reports) = RingBuffer::new(REPORTS_MAX);
             let counters = Arc::new(SharedCounters::new(WORKER_COUNTERS));
             let port_drops = Arc::new(SharedCounters::new(PORTS_MAX));
             let worker = Worker::new(Parts {
@@ -115,13 +120,14 @@ impl Workers {
                 commands: inbox,
                 counters: Arc::clone(&counters),
                 port_drops: Arc::clone(&port_drops),
-                reports: reports.clone(),
+                reports: reporter,
                 clock: flows.clock,
             });
             let thread = spawn(id, *core, tuning.priority, worker)?;
             handles.push(WorkerHandle {
                 core: *core,
                 commands,
+                reports: Mutex::new(reports),
                 bell,
                 counters,
                 port_drops,
@@ -253,6 +259,19 @@ impl Workers {
         Ok(())
     }
 
+    /// What ICMP said about our tunnels since the last call.
+    pub fn take_reports(&self) -> Vec<PmtuReport> {
+        let mut all = Vec::new();
+        for handle in &self.0 {
+            let mut reports = handle
+                .reports
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            all.extend(std::iter::from_fn(|| reports.pop().ok()));
+        }
+        all
+    }
+
     /// Every worker's counters and core.
     pub fn readings(&self) -> impl Iterator<Item = (Option<usize>, WorkerReading)> {
         self.0
@@ -288,10 +307,9 @@ impl Workers {
 
     fn tell(&self, index: usize, command: Command) -> Result<(), Unresponsive> {
         let handle = self.0.get(index).ok_or(Unresponsive(index))?;
-        handle
-            .commands
-            .send(command)
-            .map_err(|_| Unresponsive(index))?;
+        if !handle.commands.send(command) {
+            return Err(Unresponsive(index));
+        }
         handle.bell.ring();
         Ok(())
     }
@@ -299,13 +317,11 @@ impl Workers {
     fn ask<T>(
         &self,
         index: usize,
-        command: impl FnOnce(Sender<T>) -> Command,
+        command: impl FnOnce(Answer<T>) -> Command,
     ) -> Result<T, Unresponsive> {
-        let (answer, inbox) = bounded(1);
-        self.tell(index, command(answer))?;
-        inbox
-            .recv_timeout(ANSWER_TIMEOUT)
-            .map_err(|_| Unresponsive(index))
+        let (place, pending) = answer();
+        self.tell(index, command(place))?;
+        pending.wait(ANSWER_TIMEOUT).ok_or(Unresponsive(index))
     }
 }
 

@@ -46,21 +46,11 @@ impl Rig {
             ..Tuning::default()
         };
         let cores = vec![None; usize::from(count)];
-        let reports = crossbeam::channel::bounded(1).0;
         let flows = Flows {
             tables: cores.iter().map(|_| FlowTable::new(1024, 7)).collect(),
             clock: Instant::now(),
         };
-        let workers = Workers::start(
-            &cores,
-            &tuning,
-            &umem,
-            pool,
-            flows,
-            &mut publisher,
-            &reports,
-        )
-        .unwrap();
+        let workers = Workers::start(&cores, &tuning, &umem, pool, flows, &mut publisher).unwrap();
         let kernels = homes
             .into_iter()
             .map(|home| (home, attach(&workers, &umem, home, ring)))

@@ -135,7 +135,7 @@ pub(super) fn read(object: String, group: &SecurityGroup) -> Policy {
                     policy.clauses.get_mut(direction).extend(clauses);
                 }
                 Err(fault) => {
-                    policy.fault(fault.at(&format!("spec.{place}")).into(), RULE_LEFT_OUT)
+                    policy.fault(fault.at(&format!("spec.{place}")).into(), RULE_LEFT_OUT);
                 }
             }
         }

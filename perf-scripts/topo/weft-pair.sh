@@ -62,7 +62,7 @@ _weft_policy() { # POD: who may connect to it, and where it may connect to
   cat <<YAML
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
-metadata: { namespace: bench, name: $1 }
+metadata: { namespace: bench, name: policy-of-$1 }
 spec:
   podSelector: { matchLabels: { app: $1 } }
   policyTypes: [Ingress, Egress]

@@ -37,20 +37,17 @@ finish "$FLIP" TERM
 # netem would do it too, but few kernels for small machines have it.
 wire_that --drop 1 --duplicate 0.5 --reorder 1
 
-# Ports are lent more frames as they get busy: what overflows until then is not what is compared.
-spoilt client db "$(ip4 db)" >/dev/null
-spoilt db client "$(ip4 client)" >/dev/null
+compare() { # FAMILY PREFIX: true when we send no more than three times as much again
+  local ours kernels
+  ours=($(spoilt client db "$($1 db)") $(spoilt db client "$($1 client)"))
+  kernels=($(spoilt node1 node2 "${2}2") $(spoilt node2 node1 "${2}1"))
+  say "$1: sent again ${ours[*]}, over the kernel's VXLAN ${kernels[*]}"
+  ((ours[0] + ours[1] <= 3 * (kernels[0] + kernels[1]) + 100))
+}
 
-for family in ip4 ip6; do
-  prefix=10.99.0.
-  [[ $family == ip4 ]] || prefix=fd99::
-  there=$(spoilt client db "$($family db)")
-  back=$(spoilt db client "$($family client)")
-  kernel_there=$(spoilt node1 node2 "${prefix}2")
-  kernel_back=$(spoilt node2 node1 "${prefix}1")
-  say "$family: sent again $there and $back, over the kernel's VXLAN $kernel_there and $kernel_back"
-  expect "retransmits, $family" $((there + back)) -le $((3 * (kernel_there + kernel_back) + 100))
-done
+# A machine that is busy elsewhere lets a ring overflow now and then, ours or the kernel's.
+compare ip4 10.99.0. || compare ip4 10.99.0. || fail 'too much is sent again, IPv4'
+compare ip6 fd99:: || compare ip6 fd99:: || fail 'too much is sent again, IPv6'
 finish "$FLIP" TERM
 say "the wire: $(cat "$LOGS/flip.out")"
 for what in dropped duplicated reordered; do

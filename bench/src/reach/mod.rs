@@ -29,7 +29,7 @@ Example, from the host of the namespaces:
   echo '{\"family\":4,\"ports\":[\"TCP/80\"]}' | weft-bench reach --port 80 \\
     --pod x/a=ns-a=node1=10.244.1.2 --pod x/b=ns-b=node2=10.244.2.2")]
 pub struct Args {
-    /// A pod: NAME=NETNS=NODE-NETNS=ADDRESS[,ADDRESS]
+    /// A pod as NAME=NETNS=NODE-NETNS=ADDRESS, with a second address behind a comma
     #[arg(long = "pod", required = true, value_parser = parse_pod)]
     pods: Vec<PodArg>,
     /// A port every pod listens on, for all protocols

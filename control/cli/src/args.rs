@@ -98,7 +98,7 @@ Examples:
     ///
     /// Takes a packet through the tables in force as if it had come from PORT. PACKET is words: protocol (tcp, udp,
     /// sctp, icmp), source, destination, then TCP flags (syn, ack, fin, rst, psh, urg) and `len N` for N bytes of
-    /// payload. An end is ADDRESS, ADDRESS:PORT, [V6ADDRESS]:PORT, NAMESPACE/POD or NAMESPACE/POD:PORT; the source
+    /// payload. An end is ADDRESS, ADDRESS:PORT (IPv6 in brackets), NAMESPACE/POD or NAMESPACE/POD:PORT; the source
     /// may be - for the port's own address. A TCP packet is a SYN unless said otherwise, or data if it has a length.
     /// The packet is taken for the first of its connection; one that is known is shown. Nothing is counted.
     /// From an uplink the words say what is inside the tunnel, and --from which node sends it. Exits with status 1

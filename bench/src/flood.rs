@@ -40,6 +40,10 @@ pub struct Args {
     seed: u64,
 }
 
+/// Frames sent at once after the machine stood still. More would run a port's queue full, which is lent few
+/// frames while little comes, and the reasons would no longer add up to what was sent.
+const BURST_MAX: u32 = 16;
+
 /// What was sent.
 #[derive(Serialize)]
 struct Sent {
@@ -64,7 +68,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         destination: args.to,
     };
     let mut random = Random::new(args.seed);
-    let mut interval = Interval::new(args.rate);
+    let mut interval = Interval::smooth(args.rate, BURST_MAX);
     for number in 0..args.count {
         let frame = envelope.build(args.kind, number, &mut random)?;
         interval.wait();

@@ -11,6 +11,8 @@ pub struct Interval {
     started: Instant,
     rate_pps: u64,
     sent: u64,
+    /// Longest delay that is caught up with.
+    catch_up: Duration,
 }
 
 impl Interval {
@@ -20,6 +22,16 @@ impl Interval {
             started: Instant::now(),
             rate_pps,
             sent: 0,
+            catch_up: Duration::MAX,
+        }
+    }
+
+    /// Never more than `burst` sends at once, however late: the mean rate gives way instead.
+    pub fn smooth(rate_pps: u64, burst: u32) -> Self {
+        let between = Duration::from_secs(1) / u32::try_from(rate_pps.max(1)).unwrap_or(u32::MAX);
+        Self {
+            catch_up: between * burst,
+            ..Self::new(rate_pps)
         }
     }
 
@@ -30,7 +42,10 @@ impl Interval {
                 u64::try_from(u128::from(self.sent) * 1_000_000_000 / u128::from(self.rate_pps))
                     .unwrap_or(u64::MAX),
             );
-            let early = due.saturating_sub(self.started.elapsed());
+            let passed = self.started.elapsed();
+            let early = due.saturating_sub(passed);
+            let late = passed.saturating_sub(due);
+            self.started += late.saturating_sub(self.catch_up);
             if early > SHORTEST_SLEEP {
                 std::thread::sleep(early);
             }
@@ -52,6 +67,19 @@ mod tests {
         }
         let took = started.elapsed();
         assert!(took >= Duration::from_millis(99), "{took:?}");
+    }
+
+    #[test]
+    fn a_smooth_rate_does_not_catch_up_with_more_than_its_burst() {
+        let mut interval = Interval::smooth(1_000, 4);
+        interval.wait();
+        std::thread::sleep(Duration::from_millis(50));
+        let woke = Instant::now();
+        for _ in 0..25 {
+            interval.wait();
+        }
+        let took = woke.elapsed();
+        assert!(took >= Duration::from_millis(18), "{took:?}");
     }
 
     #[test]

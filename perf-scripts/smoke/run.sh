@@ -1,9 +1,12 @@
 #!/usr/bin/env bash
 # Runs the smoke tests, all or those named, one after another; ends with `N passed, N failed`.
 #   smoke/run.sh [NAME...]       e.g. smoke/run.sh ping storm
+# In CI, where the machine is shared and a stall is nobody's fault, a test that fails has a second try
+# (WEFT_TEST_TRIES); it is named in the last lines, with what the first one said above them.
 set -uo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 LIMIT_SECONDS=${WEFT_TEST_SECONDS:-240}
+TRIES=${WEFT_TEST_TRIES:-$([[ ${CI:-} ]] && echo 2 || echo 1)}
 
 if (($#)); then
   tests=("${@/%/_test.sh}")
@@ -12,32 +15,42 @@ else
   for file in "$here"/*_test.sh; do tests+=("${file##*/}"); done
 fi
 
-passed=0 failed=()
-for test in "${tests[@]}"; do
-  name=${test%_test.sh}
-  [[ -f $here/$test ]] || { echo "no smoke test $name; there are:"; ls "$here" | sed -n 's/_test.sh//p'; exit 2; }
+attempt() { # NAME: runs it once; prints how it went and says whether well
+  local name=$1 output started took status verdict=PASS
   output=$(mktemp)
   started=$(date +%s%N)
   # In a session of its own nothing it does reaches our terminal; SIGKILL cannot leave anything
   # behind either, because its namespaces go with it.
-  timeout --signal=KILL "$LIMIT_SECONDS" "$here/$test" </dev/null >"$output" 2>&1
+  timeout --signal=KILL "$LIMIT_SECONDS" "$here/${name}_test.sh" </dev/null >"$output" 2>&1
   status=$?
   took=$((($(date +%s%N) - started) / 100000000))
-  took=$((took / 10)).$((took % 10))
+  ((status == 0)) || verdict=FAIL
+  ((status != 137)) || echo "FAIL: killed after $LIMIT_SECONDS s" >>"$output"
+  printf '%s %-14s %6s s\n' "$verdict" "$name" "$((took / 10)).$((took % 10))"
+  sed 's/^/     /' "$output"
+  rm -f "$output"
+  return "$status"
+}
+
+passed=0 failed=() flaky=()
+for test in "${tests[@]}"; do
+  name=${test%_test.sh}
+  [[ -f $here/$test ]] || { echo "no smoke test $name; there are:"; ls "$here" | sed -n 's/_test.sh//p'; exit 2; }
+  for ((try = 1; try <= TRIES; try++)); do
+    attempt "$name"
+    status=$?
+    ((status == 0 || status == 130)) && break
+  done
   if ((status == 0)); then
     passed=$((passed + 1))
-    printf 'PASS %-14s %6s s\n' "$name" "$took"
-    sed 's/^/     /' "$output"
+    ((try == 1)) || flaky+=("$name")
   else
     failed+=("$name")
-    ((status != 137)) || echo "FAIL: killed after $LIMIT_SECONDS s" >>"$output"
-    printf 'FAIL %-14s %6s s\n' "$name" "$took"
-    sed 's/^/     /' "$output"
   fi
-  rm -f "$output"
   ((status != 130)) || break
 done
 
+((${#flaky[@]} == 0)) || echo "passed on a second try only, look into it: ${flaky[*]}"
 ((${#failed[@]} == 0)) || echo "failed: ${failed[*]}"
 [[ -z ${WEFT_RESULTS:-} ]] || echo "$passed ${#failed[@]}" >>"$WEFT_RESULTS"
 echo "smoke tests: $passed passed, ${#failed[@]} failed"

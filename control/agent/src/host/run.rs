@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use weft_api::dataplane::{PortKind, PortSpec};
 use weft_api::object::LocalNode;
 use weft_api::{NODE_PORT_PEER, PortName, VETH_MTU};
@@ -51,6 +52,9 @@ async fn keep(
     let mut path_mtu = agent.watch_path_mtu();
     let mut view = None;
     let mut port = None;
+    // What the host was last set up for without a problem.
+    let mut done = None;
+    let mut repair = tokio::time::interval_at(Instant::now() + REPAIR, REPAIR);
     loop {
         let now = desired.borrow_and_update().clone();
         let wanted = targets_of(&now);
@@ -65,7 +69,12 @@ async fn keep(
             .filter(|view: &&View| view.local == wanted.local);
         if let (Some(local), Some(view)) = (&now.local, known) {
             let mtu = *path_mtu.borrow_and_update();
-            set_up(agent, netlink, &spec_of(&now, local, view, mtu), &mut port).await;
+            let spec = spec_of(&now, local, view, mtu);
+            // Most changes are about pods and their policies; the host does not care.
+            if done.as_ref() != Some(&spec) {
+                let well = set_up(agent, netlink, &spec, &mut port).await;
+                done = well.then_some(spec);
+            }
         }
         tokio::select! {
             changed = desired.changed() => changed?,
@@ -74,7 +83,7 @@ async fn keep(
                 Some(seen) => view = Some(tell(agent, seen)),
                 None => std::future::pending().await,
             },
-            () = tokio::time::sleep(REPAIR) => {}
+            _ = repair.tick() => done = None,
         }
     }
 }
@@ -124,8 +133,13 @@ fn spec_of(desired: &Desired, local: &LocalNode, view: &View, path_mtu: u32) -> 
 }
 
 /// Sets the host up and tells the agent about the node's own port. A pair that was made anew has
-/// another index, and must be attached anew.
-async fn set_up(agent: &Agent, netlink: &Netlink, spec: &HostSpec, port: &mut Option<u32>) {
+/// another index, and must be attached anew. True when there was no problem.
+async fn set_up(
+    agent: &Agent,
+    netlink: &Netlink,
+    spec: &HostSpec,
+    port: &mut Option<u32>,
+) -> bool {
     let problems = match apply(netlink, spec).await {
         Ok(()) => Vec::new(),
         Err(errors) => errors.iter().map(ToString::to_string).collect(),
@@ -133,6 +147,7 @@ async fn set_up(agent: &Agent, netlink: &Netlink, spec: &HostSpec, port: &mut Op
     for problem in &problems {
         tracing::warn!("{problem}");
     }
+    let well = problems.is_empty();
     agent.set_problems("host", problems);
     let peer = netlink.link(NODE_PORT_PEER).await.ok().flatten();
     let index = peer.map(|link| link.index);
@@ -148,4 +163,5 @@ async fn set_up(agent: &Agent, netlink: &Netlink, spec: &HostSpec, port: &mut Op
         mtu: VETH_MTU,
         pod: None,
     }));
+    well
 }

@@ -74,6 +74,19 @@ impl Blocks {
         self.matches.get(prefix).map_or(&[], Vec::as_slice)
     }
 
+    /// Whether both are of the same blocks, whoever names them.
+    pub fn same_prefixes(&self, other: &Self) -> bool {
+        self.prefixes == other.prefixes
+    }
+
+    /// The longest block of one address. For many, [`Self::sweep`] is faster.
+    pub fn longest(&self, address: IpAddr) -> Option<IpNet> {
+        let host = IpNet::from(address);
+        let lengths = (0..=host.prefix_len()).rev();
+        let mut around = lengths.filter_map(|length| IpNet::new(address, length).ok());
+        around.find_map(|prefix| self.prefixes.get(&prefix.trunc()).copied())
+    }
+
     /// Starts at the lowest address.
     pub fn sweep(&self) -> Sweep<'_> {
         Sweep {
@@ -138,7 +151,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_sweep_finds_the_longest_block_as_a_scan_does(prefixes in prefixes()) {
+        fn the_longest_block_is_the_one_a_scan_finds(prefixes in prefixes()) {
             let blocks = Blocks { prefixes: prefixes.clone(), ..Blocks::default() };
             let mut sweep = blocks.sweep();
             let v4 = (0..=255).map(|byte| IpAddr::from([10, 0, 0, byte]));
@@ -147,6 +160,7 @@ mod tests {
                 let around = prefixes.iter().filter(|prefix| prefix.contains(&address));
                 let longest = around.max_by_key(|prefix| prefix.prefix_len());
                 prop_assert_eq!(sweep.longest(address), longest.copied());
+                prop_assert_eq!(blocks.longest(address), longest.copied());
             }
         }
     }

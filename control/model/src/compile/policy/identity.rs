@@ -21,6 +21,9 @@ use crate::ipam;
 /// Longest name of an identity, in bytes: it is for people, and labels may be long.
 const NAME_MAX: usize = 200;
 
+/// When less than this part of all addresses changed they are settled one by one.
+const FEW: usize = 8;
+
 /// What tells addresses apart.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Class {
@@ -44,7 +47,6 @@ struct Known {
     identity: Arc<Identity>,
     /// Port names of peers in blocks.
     resolved: Vec<Resolved>,
-    seen: u64,
 }
 
 /// Nodes by name, as policies see them.
@@ -75,9 +77,12 @@ struct Settled {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Identities {
     numbers: Numbers<Class>,
+    /// Classes some prefix is of, by number, and of how many.
+    classes: BTreeMap<u32, (Arc<Class>, usize)>,
     known: BTreeMap<u32, Known>,
-    /// By prefix.
-    settled: Vec<Settled>,
+    settled: BTreeMap<IpNet, Settled>,
+    /// What the prefixes were settled by, apart from the pods.
+    nodes: BTreeMap<IpAddr, String>,
     blocks: Blocks,
     blocks_version: u64,
     turn: u64,
@@ -119,60 +124,104 @@ impl Identities {
     pub fn refresh(&mut self, parts: &Parts<'_>, numbers: &mut Numbers<Numbered>) {
         self.turn += 1;
         let blocks = Blocks::of(parts.in_use);
+        let same_prefixes = blocks.same_prefixes(&self.blocks);
         if blocks != self.blocks {
             self.blocks = blocks;
             self.blocks_version = self.turn;
         }
-        let mut new = BTreeMap::new();
-        self.settle_addresses(parts, &mut new);
-        let mut numbers_in_use: Vec<u32> =
-            self.settled.iter().map(|s| s.address.identity).collect();
-        numbers_in_use.sort_unstable();
-        numbers_in_use.dedup();
-        for number in numbers_in_use {
-            self.settle(number, new.remove(&number), parts, numbers);
+        let changed = parts.pods.changed();
+        let few = changed.len() < self.settled.len() / FEW;
+        if same_prefixes && parts.nodes.addresses == self.nodes && few {
+            for address in changed {
+                self.settle_one(*address, parts);
+            }
+        } else {
+            self.nodes.clone_from(&parts.nodes.addresses);
+            self.settle_all(parts);
         }
-        let turn = self.turn;
-        self.known.retain(|_, known| known.seen == turn);
-        if self.numbers.has_many(self.known.len()) {
-            let known = &self.known;
-            self.numbers.retain(|number, _| known.contains_key(&number));
+        let classes = std::mem::take(&mut self.classes);
+        for (number, (class, _)) in &classes {
+            self.settle_class(*number, class, parts, numbers);
+        }
+        self.classes = classes;
+        let classes = &self.classes;
+        if self.known.len() > classes.len() {
+            self.known.retain(|number, _| classes.contains_key(number));
+        }
+        if self.numbers.has_many(classes.len()) {
+            let in_use = |number, _: &Class| classes.contains_key(&number);
+            self.numbers.retain(in_use);
         }
     }
 
-    /// Finds each prefix's identity. Where nothing changed the one it had is right.
-    fn settle_addresses(&mut self, parts: &Parts<'_>, new: &mut BTreeMap<u32, Arc<Class>>) {
-        let mut old = std::mem::take(&mut self.settled).into_iter().peekable();
-        let owners = owners(parts, &self.blocks);
-        self.settled.reserve(owners.len());
-        for (prefix, owner, block) in owners {
-            while old.next_if(|known| known.address.prefix < prefix).is_some() {}
-            let known = old.next_if(|known| known.address.prefix == prefix);
-            let is_right = |known: &Settled| known.block == block && known.owner.is_same(&owner);
-            let known = match known {
-                Some(known) if is_right(&known) => {
-                    self.settled.push(known);
-                    continue;
-                }
-                known => known.map(|known| known.address),
-            };
-            let class = Class {
-                who: owner.who(),
-                block,
-            };
-            let (identity, class) = self.numbers.of(class);
-            new.insert(identity, class);
-            let address = PolicyAddress {
-                prefix,
-                identity,
-                pod: owner.pod().cloned(),
-            };
-            let known = known.filter(|known| **known == address);
-            self.settled.push(Settled {
-                owner,
-                block,
-                address: known.unwrap_or_else(|| Arc::new(address)),
-            });
+    /// Walks over all prefixes at once, for when blocks or nodes changed.
+    fn settle_all(&mut self, parts: &Parts<'_>) {
+        let mut old = std::mem::take(&mut self.settled);
+        for (prefix, owner, block) in owners(parts, &self.blocks) {
+            let known = old.remove(&prefix);
+            self.place(prefix, owner, block, known);
+        }
+        for gone in old.into_values() {
+            self.leave(gone.address.identity);
+        }
+    }
+
+    fn settle_one(&mut self, address: IpAddr, parts: &Parts<'_>) {
+        let prefix = IpNet::from(address);
+        if self.nodes.contains_key(&address) {
+            return;
+        }
+        let known = self.settled.remove(&prefix);
+        let block = self.blocks.longest(address);
+        match parts.pods.holder(address) {
+            Some(pod) => self.place(prefix, Owner::Pod(Arc::clone(pod)), block, known),
+            None if block == Some(prefix) => self.place(prefix, Owner::Outside, block, known),
+            None => known
+                .iter()
+                .for_each(|gone| self.leave(gone.address.identity)),
+        }
+    }
+
+    /// Gives a prefix its identity; it keeps the one it had where nothing changed.
+    fn place(&mut self, prefix: IpNet, owner: Owner, block: Option<IpNet>, known: Option<Settled>) {
+        let is_right = |known: &Settled| known.block == block && known.owner.is_same(&owner);
+        let known = match known {
+            Some(known) if is_right(&known) => {
+                self.settled.insert(prefix, known);
+                return;
+            }
+            known => known.map(|known| known.address),
+        };
+        let class = Class {
+            who: owner.who(),
+            block,
+        };
+        let (identity, class) = self.numbers.of(class);
+        self.classes.entry(identity).or_insert((class, 0)).1 += 1;
+        if let Some(known) = &known {
+            self.leave(known.identity);
+        }
+        let address = PolicyAddress {
+            prefix,
+            identity,
+            pod: owner.pod().cloned(),
+        };
+        let known = known.filter(|known| **known == address);
+        let settled = Settled {
+            owner,
+            block,
+            address: known.unwrap_or_else(|| Arc::new(address)),
+        };
+        self.settled.insert(prefix, settled);
+    }
+
+    /// A prefix no longer has this identity.
+    fn leave(&mut self, identity: u32) {
+        if let Some((_, count)) = self.classes.get_mut(&identity) {
+            *count -= 1;
+            if *count == 0 {
+                self.classes.remove(&identity);
+            }
         }
     }
 
@@ -183,7 +232,7 @@ impl Identities {
 
     /// The addresses, by prefix.
     pub fn addresses(&self) -> impl Iterator<Item = &Arc<PolicyAddress>> {
-        self.settled.iter().map(|settled| &settled.address)
+        self.settled.values().map(|settled| &settled.address)
     }
 
     /// Identities of pods, each with its workload.
@@ -203,20 +252,13 @@ impl Identities {
     }
 
     /// Puts an identity together anew if anything it is made of changed.
-    fn settle(
+    fn settle_class(
         &mut self,
         number: u32,
-        new: Option<Arc<Class>>,
+        class: &Arc<Class>,
         parts: &Parts<'_>,
         numbers: &mut Numbers<Numbered>,
     ) {
-        let known = self
-            .known
-            .get(&number)
-            .map(|known| Arc::clone(&known.class));
-        let Some(class) = known.or(new) else {
-            return;
-        };
         let version = match class.who {
             Who::Workload(workload) => parts.matching.get(workload).map_or(0, |m| m.version),
             Who::Outside => 0,
@@ -224,16 +266,14 @@ impl Identities {
             Who::Node(_) => self.turn,
         };
         let made_of = (version, self.blocks_version);
-        if let Some(known) = self.known.get_mut(&number)
-            && known.made_of == made_of
-        {
-            known.seen = self.turn;
+        let known = self.known.get(&number);
+        if known.is_some_and(|known| known.made_of == made_of) {
             return;
         }
-        let (selectors, resolved) = self.match_class(&class, parts, numbers);
+        let (selectors, resolved) = self.match_class(class, parts, numbers);
         let identity = Identity {
             id: number,
-            name: name(&class, parts.matching),
+            name: name(class, parts.matching),
             selectors,
         };
         let known = self.known.remove(&number);
@@ -243,11 +283,10 @@ impl Identities {
         self.known.insert(
             number,
             Known {
-                class,
+                class: Arc::clone(class),
                 made_of,
                 identity: kept.unwrap_or_else(|| Arc::new(identity)),
                 resolved,
-                seen: self.turn,
             },
         );
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::namespace::{Accounts, Namespaces};
 use super::number::Numbers;
-use super::pod::{PodFacts, Workload};
+use super::pod::{Workload, Workloads};
 use super::selector::{LabelQuery, Labels, Selector};
 use super::source::{MemberSource, Numbered, Peer, Sources};
 
@@ -44,7 +44,6 @@ pub(super) struct Matched {
     pub version: u64,
     /// Nothing of it counts.
     stale: bool,
-    seen: u64,
 }
 
 /// What matches what.
@@ -66,9 +65,9 @@ enum Candidate<'a> {
 
 impl Matching {
     /// Takes the workloads there are now.
-    pub fn refresh<'a>(
+    pub fn refresh(
         &mut self,
-        pods: impl Iterator<Item = &'a Arc<PodFacts>>,
+        workloads: &Workloads,
         changed_namespaces: &BTreeSet<String>,
         sources: &Sources,
         accounts: Accounts,
@@ -78,24 +77,19 @@ impl Matching {
         let serials: Vec<u64> = members.map(|member| member.serial).collect();
         let same_members = serials == self.member_serials && accounts == self.accounts;
         (self.member_serials, self.accounts) = (serials, accounts);
-        for pod in pods {
-            let known = self.workloads.get(&pod.workload);
-            if known.is_some_and(|matched| matched.seen == self.turn) {
-                continue;
-            }
+        let mut old = std::mem::take(&mut self.workloads);
+        for (number, (kind, _)) in workloads {
+            let known = old.remove(number);
             let is_new = known.is_none();
-            let groups = (is_new || !same_members).then(|| self.groups(&pod.kind, sources));
-            let (turn, kind) = (self.turn, &pod.kind);
-            let matched = self.workloads.entry(pod.workload);
-            let matched = matched.or_insert_with(|| Matched::new(Arc::clone(kind), turn));
-            matched.seen = turn;
+            let mut matched = known.unwrap_or_else(|| Matched::new(Arc::clone(kind), self.turn));
             matched.stale |= changed_namespaces.contains(&kind.namespace);
-            if let Some(groups) = groups.filter(|groups| *groups != matched.groups) {
-                (matched.groups, matched.stale) = (groups, true);
+            if is_new || !same_members {
+                let groups = self.groups(kind, sources);
+                matched.stale |= groups != matched.groups;
+                matched.groups = groups;
             }
+            self.workloads.insert(*number, matched);
         }
-        let turn = self.turn;
-        self.workloads.retain(|_, matched| matched.seen == turn);
     }
 
     /// What is known of a workload.
@@ -179,7 +173,6 @@ impl Matched {
             resolved: Vec::new(),
             version: turn,
             stale: true,
-            seen: turn,
         }
     }
 

@@ -60,12 +60,18 @@ struct Wanted<'a> {
     local: Option<&'a Vec<IpAddr>>,
 }
 
+/// Workloads by number, and how many pods each has.
+pub(super) type Workloads = BTreeMap<u32, (Arc<Workload>, usize)>;
+
 /// All pods.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Pods {
     /// By namespace and name.
     entries: Vec<Entry>,
     claims: BTreeMap<IpAddr, Vec<Arc<PodFacts>>>,
+    /// Addresses whose claims changed the last time.
+    changed: BTreeSet<IpAddr>,
+    workloads: Workloads,
     numbers: Numbers<Workload>,
     with_accounts: bool,
 }
@@ -75,33 +81,60 @@ impl Pods {
     pub fn refresh(&mut self, store: &Store, local_pods: &[LocalPod], with_accounts: bool) {
         let local = local_addresses(local_pods);
         let wanted = wanted(store, &local);
+        self.changed.clear();
+        let mut old = std::mem::take(&mut self.entries);
         if self.with_accounts != with_accounts {
             self.with_accounts = with_accounts;
-            self.entries.clear();
-            self.claims.clear();
+            old.drain(..).for_each(|entry| self.release(&entry.facts));
         }
-        let mut old = std::mem::take(&mut self.entries).into_iter().peekable();
+        let mut old = old.into_iter().peekable();
         self.entries.reserve(wanted.len());
         for wanted in wanted {
-            while let Some(gone) = old.next_if(|entry| entry.name() < wanted.name()) {
-                self.release(&gone.facts);
-            }
-            let known = old.next_if(|entry| entry.name() == wanted.name());
-            let entry = match known {
-                Some(entry) if entry.is(&wanted) => entry,
-                known => {
-                    known.iter().for_each(|entry| self.release(&entry.facts));
-                    self.read(&wanted)
-                }
+            let entry = match old.next_if(|entry| entry.is(&wanted)) {
+                Some(entry) => entry,
+                None => self.replace(&mut old, &wanted),
             };
             self.entries.push(entry);
         }
         old.for_each(|gone| self.release(&gone.facts));
-        if self.numbers.has_many(self.entries.len()) {
-            let in_use: BTreeSet<u32> = self.all().map(|facts| facts.workload).collect();
-            let stays = |number, _: &Workload| in_use.contains(&number);
-            self.numbers.retain(stays);
+        let workloads = &self.workloads;
+        if self.numbers.has_many(workloads.len()) {
+            let in_use = |number, _: &Workload| workloads.contains_key(&number);
+            self.numbers.retain(in_use);
         }
+    }
+
+    /// The entry of a pod that is not the next of the old ones: some of those are gone.
+    fn replace(
+        &mut self,
+        old: &mut std::iter::Peekable<std::vec::IntoIter<Entry>>,
+        wanted: &Wanted<'_>,
+    ) -> Entry {
+        while let Some(gone) = old.next_if(|entry| entry.name() < wanted.name()) {
+            self.release(&gone.facts);
+        }
+        match old.next_if(|entry| entry.name() == wanted.name()) {
+            Some(entry) if entry.is(wanted) => entry,
+            known => {
+                known.iter().for_each(|entry| self.release(&entry.facts));
+                self.read(wanted)
+            }
+        }
+    }
+
+    /// The workloads of all pods.
+    pub fn workloads(&self) -> &Workloads {
+        &self.workloads
+    }
+
+    /// Addresses whose claims changed the last time.
+    pub fn changed(&self) -> &BTreeSet<IpAddr> {
+        &self.changed
+    }
+
+    /// The pod that has an address.
+    pub fn holder(&self, address: IpAddr) -> Option<&Arc<PodFacts>> {
+        holder(self.claims.get(&address)?)
     }
 
     /// The pods, by namespace and name.
@@ -139,7 +172,10 @@ impl Pods {
         for address in &facts.addresses {
             let claims = self.claims.entry(*address).or_default();
             claims.push(Arc::clone(&facts));
+            self.changed.insert(*address);
         }
+        let kind = || (Arc::clone(&facts.kind), 0);
+        self.workloads.entry(facts.workload).or_insert_with(kind).1 += 1;
         Entry {
             object: wanted.object.cloned(),
             local: wanted.local.cloned(),
@@ -191,7 +227,14 @@ impl Pods {
     }
 
     fn release(&mut self, facts: &Arc<PodFacts>) {
+        if let Some((_, count)) = self.workloads.get_mut(&facts.workload) {
+            *count -= 1;
+            if *count == 0 {
+                self.workloads.remove(&facts.workload);
+            }
+        }
         for address in &facts.addresses {
+            self.changed.insert(*address);
             if let Some(claims) = self.claims.get_mut(address) {
                 claims.retain(|claim| !Arc::ptr_eq(claim, facts));
                 if claims.is_empty() {
@@ -208,12 +251,12 @@ impl Entry {
     }
 
     fn is(&self, wanted: &Wanted<'_>) -> bool {
-        let same_object = match (&self.object, wanted.object) {
+        let same_pod = match (&self.object, wanted.object) {
             (Some(a), Some(b)) => Arc::ptr_eq(a, b),
-            (None, None) => true,
+            (None, None) => self.name() == wanted.name(),
             _ => false,
         };
-        same_object && self.local.as_ref() == wanted.local
+        same_pod && self.local.as_ref() == wanted.local
     }
 }
 

@@ -15,6 +15,8 @@ pub struct Store {
     /// Files that hold an object, whether or not theirs is the one in force.
     holders: BTreeMap<ObjectKey, BTreeSet<String>>,
     objects: BTreeMap<ObjectKey, InForce>,
+    /// Broken files that hold policies.
+    suspicious: BTreeSet<String>,
     revision: u64,
 }
 
@@ -74,6 +76,10 @@ impl Store {
                 .collect();
             let suspects = suspects(reading);
             if known.suspects != suspects {
+                match suspects.is_empty() {
+                    true => self.suspicious.remove(file),
+                    false => self.suspicious.insert(file.to_owned()),
+                };
                 known.suspects = suspects;
                 self.revision += 1;
             }
@@ -81,7 +87,8 @@ impl Store {
         }
         let manifest = reading.manifest;
         known.problems.clear();
-        if !std::mem::take(&mut known.suspects).is_empty() {
+        known.suspects.clear();
+        if self.suspicious.remove(file) {
             self.revision += 1;
         }
         known.notes = manifest.notes;
@@ -101,8 +108,8 @@ impl Store {
     pub fn remove(&mut self, file: &str) {
         if self.files.contains_key(file) {
             self.replace(file, BTreeMap::new());
-            let gone = self.files.remove(file);
-            if gone.is_some_and(|file| !file.suspects.is_empty()) {
+            self.files.remove(file);
+            if self.suspicious.remove(file) {
                 self.revision += 1;
             }
         }
@@ -150,18 +157,23 @@ impl Store {
     /// All policies that must not be passed over, by kind, namespace and name: those in force, and
     /// those that only stand in broken files and never were good. Of the latter the object is there
     /// where it could be decoded, though something is wrong with it or with its file.
-    pub fn policies(&self) -> impl Iterator<Item = (&ObjectKey, Option<&Resource>)> {
+    pub fn policies(&self) -> Vec<(&ObjectKey, Option<&Resource>)> {
+        let kinds = Kind::ALL.into_iter().filter(|kind| kind.is_policy());
+        let objects = kinds.flat_map(|kind| self.of_kind(kind));
+        let in_force = objects.map(|(key, resource)| (key, Some(resource)));
+        if self.suspicious.is_empty() {
+            return in_force.collect();
+        }
         let mut all: BTreeMap<&ObjectKey, Option<&Resource>> = BTreeMap::new();
-        for (key, resource) in self.files.values().flat_map(|file| &file.suspects) {
+        let files = self
+            .suspicious
+            .iter()
+            .filter_map(|file| self.files.get(file));
+        for (key, resource) in files.flat_map(|file| &file.suspects) {
             all.entry(key).or_insert(resource.as_ref());
         }
-        for kind in Kind::ALL.into_iter().filter(|kind| kind.is_policy()) {
-            all.extend(
-                self.of_kind(kind)
-                    .map(|(key, resource)| (key, Some(resource))),
-            );
-        }
-        all.into_iter()
+        all.extend(in_force);
+        all.into_iter().collect()
     }
 
     /// The nodes, by name.

@@ -295,8 +295,11 @@ fn join<'o>(objects: impl Iterator<Item = &'o str>) -> String {
 
 /// Sorts port numbers by the peers that have the names.
 pub(super) fn by_peers(resolved: impl Iterator<Item = Resolved>) -> ResolvedPorts {
+    let mut all: Vec<Resolved> = resolved.collect();
+    all.sort_unstable();
+    all.dedup();
     let mut ports = ResolvedPorts::new();
-    for resolved in resolved {
+    for resolved in all {
         let found = ports.entry(resolved.peers).or_default();
         found.insert((resolved.port, resolved.number));
     }

@@ -39,11 +39,18 @@ enum Who {
     Node(String),
 }
 
+/// A class some prefix is of.
+#[derive(Clone, Debug)]
+struct Present {
+    class: Arc<Class>,
+    /// How many prefixes are of it.
+    prefixes: usize,
+    /// None until it is put together.
+    known: Option<Known>,
+}
+
 #[derive(Clone, Debug)]
 struct Known {
-    class: Arc<Class>,
-    /// Versions of what it was put together from.
-    made_of: (u64, u64),
     identity: Arc<Identity>,
     /// Port names of peers in blocks.
     resolved: Vec<Resolved>,
@@ -77,15 +84,13 @@ struct Settled {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Identities {
     numbers: Numbers<Class>,
-    /// Classes some prefix is of, by number, and of how many.
-    classes: BTreeMap<u32, (Arc<Class>, usize)>,
-    known: BTreeMap<u32, Known>,
+    /// By number.
+    classes: BTreeMap<u32, Present>,
     settled: BTreeMap<IpNet, Settled>,
     /// What the prefixes were settled by, apart from the pods.
     nodes: BTreeMap<IpAddr, String>,
     blocks: Blocks,
-    blocks_version: u64,
-    turn: u64,
+    in_use: Vec<u32>,
 }
 
 /// What identities are put together from.
@@ -122,13 +127,9 @@ impl Nodes {
 impl Identities {
     /// Settles who each address belongs to.
     pub fn refresh(&mut self, parts: &Parts<'_>, numbers: &mut Numbers<Numbered>) {
-        self.turn += 1;
-        let blocks = Blocks::of(parts.in_use);
-        let same_prefixes = blocks.same_prefixes(&self.blocks);
-        if blocks != self.blocks {
-            self.blocks = blocks;
-            self.blocks_version = self.turn;
-        }
+        let old_blocks = self.refresh_blocks(parts.in_use);
+        let same_blocks = old_blocks.is_none();
+        let same_prefixes = old_blocks.is_none_or(|old| self.blocks.same_prefixes(&old));
         let changed = parts.pods.changed();
         let few = changed.len() < self.settled.len() / FEW;
         if same_prefixes && parts.nodes.addresses == self.nodes && few {
@@ -139,19 +140,35 @@ impl Identities {
             self.nodes.clone_from(&parts.nodes.addresses);
             self.settle_all(parts);
         }
-        let classes = std::mem::take(&mut self.classes);
-        for (number, (class, _)) in &classes {
-            self.settle_class(*number, class, parts, numbers);
+        let mut classes = std::mem::take(&mut self.classes);
+        for (number, present) in &mut classes {
+            let is_right = same_blocks
+                && match present.class.who {
+                    Who::Outside => true,
+                    Who::Workload(workload) => !parts.matching.changed().contains(&workload),
+                    // Nothing tells whether a node's labels changed; there are few nodes.
+                    Who::Node(_) => false,
+                };
+            if present.known.is_none() || !is_right {
+                self.put_together(*number, present, parts, numbers);
+            }
         }
         self.classes = classes;
         let classes = &self.classes;
-        if self.known.len() > classes.len() {
-            self.known.retain(|number, _| classes.contains_key(number));
-        }
         if self.numbers.has_many(classes.len()) {
             let in_use = |number, _: &Class| classes.contains_key(&number);
             self.numbers.retain(in_use);
         }
+    }
+
+    /// Takes the blocks of the selectors in use; tells the old ones if they are not the same.
+    fn refresh_blocks(&mut self, in_use: &InUse) -> Option<Blocks> {
+        if in_use.keys().eq(&self.in_use) {
+            return None;
+        }
+        self.in_use = in_use.keys().copied().collect();
+        let blocks = Blocks::of(in_use);
+        (blocks != self.blocks).then(|| std::mem::replace(&mut self.blocks, blocks))
     }
 
     /// Walks over all prefixes at once, for when blocks or nodes changed.
@@ -197,7 +214,12 @@ impl Identities {
             block,
         };
         let (identity, class) = self.numbers.of(class);
-        self.classes.entry(identity).or_insert((class, 0)).1 += 1;
+        let present = self.classes.entry(identity).or_insert_with(|| Present {
+            class,
+            prefixes: 0,
+            known: None,
+        });
+        present.prefixes += 1;
         if let Some(known) = &known {
             self.leave(known.identity);
         }
@@ -217,9 +239,9 @@ impl Identities {
 
     /// A prefix no longer has this identity.
     fn leave(&mut self, identity: u32) {
-        if let Some((_, count)) = self.classes.get_mut(&identity) {
-            *count -= 1;
-            if *count == 0 {
+        if let Some(present) = self.classes.get_mut(&identity) {
+            present.prefixes -= 1;
+            if present.prefixes == 0 {
                 self.classes.remove(&identity);
             }
         }
@@ -227,7 +249,13 @@ impl Identities {
 
     /// The identities, by number.
     pub fn identities(&self) -> impl Iterator<Item = &Arc<Identity>> {
-        self.known.values().map(|known| &known.identity)
+        self.known().map(|known| &known.identity)
+    }
+
+    fn known(&self) -> impl Iterator<Item = &Known> {
+        self.classes
+            .values()
+            .filter_map(|present| present.known.as_ref())
     }
 
     /// The addresses, by prefix.
@@ -237,58 +265,38 @@ impl Identities {
 
     /// Identities of pods, each with its workload.
     pub fn workloads(&self) -> impl Iterator<Item = (u32, u32)> {
-        self.known
-            .iter()
-            .filter_map(|(number, known)| match known.class.who {
-                Who::Workload(workload) => Some((*number, workload)),
-                _ => None,
-            })
+        let classes = self.classes.iter();
+        classes.filter_map(|(number, present)| match present.class.who {
+            Who::Workload(workload) => Some((*number, workload)),
+            _ => None,
+        })
     }
 
     /// Port numbers that names stand for, of peers in blocks.
     pub fn resolved(&self) -> impl Iterator<Item = Resolved> {
-        let all = self.known.values();
-        all.flat_map(|known| known.resolved.iter().copied())
+        self.known()
+            .flat_map(|known| known.resolved.iter().copied())
     }
 
-    /// Puts an identity together anew if anything it is made of changed.
-    fn settle_class(
-        &mut self,
+    fn put_together(
+        &self,
         number: u32,
-        class: &Arc<Class>,
+        present: &mut Present,
         parts: &Parts<'_>,
         numbers: &mut Numbers<Numbered>,
     ) {
-        let version = match class.who {
-            Who::Workload(workload) => parts.matching.get(workload).map_or(0, |m| m.version),
-            Who::Outside => 0,
-            // Labels of nodes have no version; there are few of them.
-            Who::Node(_) => self.turn,
-        };
-        let made_of = (version, self.blocks_version);
-        let known = self.known.get(&number);
-        if known.is_some_and(|known| known.made_of == made_of) {
-            return;
-        }
-        let (selectors, resolved) = self.match_class(class, parts, numbers);
+        let (selectors, resolved) = self.match_class(&present.class, parts, numbers);
         let identity = Identity {
             id: number,
-            name: name(class, parts.matching),
+            name: name(&present.class, parts.matching),
             selectors,
         };
-        let known = self.known.remove(&number);
-        let kept = known
-            .map(|known| known.identity)
-            .filter(|known| **known == identity);
-        self.known.insert(
-            number,
-            Known {
-                class: Arc::clone(class),
-                made_of,
-                identity: kept.unwrap_or_else(|| Arc::new(identity)),
-                resolved,
-            },
-        );
+        let known = present.known.take().map(|known| known.identity);
+        let known = known.filter(|known| **known == identity);
+        present.known = Some(Known {
+            identity: known.unwrap_or_else(|| Arc::new(identity)),
+            resolved,
+        });
     }
 
     fn match_class(

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::namespace::{Accounts, Namespaces};
 use super::number::Numbers;
-use super::pod::{Workload, Workloads};
+use super::pod::{Pods, Workload};
 use super::selector::{LabelQuery, Labels, Selector};
 use super::source::{MemberSource, Numbered, Peer, Sources};
 
@@ -40,20 +40,19 @@ pub(super) struct Matched {
     pub selectors: Vec<u32>,
     /// Selectors with a port name, ascending.
     pub resolved: Vec<Resolved>,
-    /// Grows when any of this changes.
-    pub version: u64,
-    /// Nothing of it counts.
-    stale: bool,
 }
 
 /// What matches what.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Matching {
     workloads: BTreeMap<u32, Matched>,
+    /// Workloads of which nothing known counts any more.
+    stale: BTreeSet<u32>,
+    /// Workloads that other selectors match than the time before.
+    changed: BTreeSet<u32>,
     in_use: InUse,
     accounts: Accounts,
     member_serials: Vec<u64>,
-    turn: u64,
 }
 
 /// A selector whose namespaces match.
@@ -67,29 +66,42 @@ impl Matching {
     /// Takes the workloads there are now.
     pub fn refresh(
         &mut self,
-        workloads: &Workloads,
+        pods: &Pods,
         changed_namespaces: &BTreeSet<String>,
         sources: &Sources,
         accounts: Accounts,
     ) {
-        self.turn += 1;
         let members = sources.members.values().flatten();
         let serials: Vec<u64> = members.map(|member| member.serial).collect();
         let same_members = serials == self.member_serials && accounts == self.accounts;
         (self.member_serials, self.accounts) = (serials, accounts);
-        let mut old = std::mem::take(&mut self.workloads);
-        for (number, (kind, _)) in workloads {
-            let known = old.remove(number);
-            let is_new = known.is_none();
-            let mut matched = known.unwrap_or_else(|| Matched::new(Arc::clone(kind), self.turn));
-            matched.stale |= changed_namespaces.contains(&kind.namespace);
-            if is_new || !same_members {
-                let groups = self.groups(kind, sources);
-                matched.stale |= groups != matched.groups;
-                matched.groups = groups;
+        for number in pods.touched_workloads() {
+            match pods.workloads().get(number) {
+                None => drop(self.workloads.remove(number)),
+                Some(_) if self.workloads.contains_key(number) => {}
+                Some((kind, _)) => {
+                    let groups = groups(kind, sources, &self.accounts);
+                    let matched = Matched::new(Arc::clone(kind), groups);
+                    self.workloads.insert(*number, matched);
+                    self.stale.insert(*number);
+                }
             }
-            self.workloads.insert(*number, matched);
         }
+        if same_members && changed_namespaces.is_empty() {
+            return;
+        }
+        for (number, matched) in &mut self.workloads {
+            let groups = groups(&matched.kind, sources, &self.accounts);
+            if groups != matched.groups || changed_namespaces.contains(&matched.kind.namespace) {
+                matched.groups = groups;
+                self.stale.insert(*number);
+            }
+        }
+    }
+
+    /// Workloads that other selectors match than the time before.
+    pub fn changed(&self) -> &BTreeSet<u32> {
+        &self.changed
     }
 
     /// What is known of a workload.
@@ -122,68 +134,78 @@ impl Matching {
             .any(|number| !in_use.contains_key(number));
         let mut every = Candidates::among(&in_use);
         let mut added = Candidates::among(&new);
-        for matched in self.workloads.values_mut() {
-            let stale = std::mem::take(&mut matched.stale);
-            if stale {
+        let stale = std::mem::take(&mut self.stale);
+        self.changed.clear();
+        for number in &stale {
+            if let Some(matched) = self.workloads.get_mut(number) {
                 matched.selectors.clear();
                 matched.resolved.clear();
-                matched.version = self.turn;
-            } else if some_gone {
-                matched.keep(&in_use, self.turn);
+                matched.add_all(every.of(&matched.kind.namespace, namespaces), numbers);
+                self.changed.insert(*number);
             }
-            let candidates = if stale { &mut every } else { &mut added };
-            for candidate in candidates.of(&matched.kind.namespace, namespaces) {
-                if candidate.matches(matched) {
-                    matched.add(candidate.number(), candidate.peer(), numbers);
-                    matched.version = self.turn;
+        }
+        if !new.is_empty() || some_gone {
+            let kept = self.workloads.iter_mut();
+            for (number, matched) in kept.filter(|(number, _)| !stale.contains(number)) {
+                let gone = some_gone && matched.forget(&in_use);
+                let candidates = added.of(&matched.kind.namespace, namespaces);
+                if matched.add_all(candidates, numbers) || gone {
+                    self.changed.insert(*number);
                 }
-            }
-            if matched.version == self.turn {
-                matched.selectors.sort_unstable();
-                matched.resolved.sort_unstable();
             }
         }
         self.in_use = in_use;
     }
+}
 
-    fn groups(&self, kind: &Workload, sources: &Sources) -> Option<Groups> {
-        let no_labels = Labels::new();
-        let mut groups = Groups::default();
-        for source in sources.members.get(&kind.namespace).into_iter().flatten() {
-            let account = kind.account.as_ref().and_then(|name| {
-                let key = (kind.namespace.clone(), name.clone());
-                self.accounts.get(&key)
-            });
-            let membership = &source.membership;
-            if membership.selects(&kind.labels, account.unwrap_or(&no_labels)) {
-                groups.ids.extend(membership.groups.iter().cloned());
-                groups.policies.push(Arc::clone(source));
-            }
+/// Groups of a workload's pods; None where no SecurityGroupPolicy selects them.
+fn groups(kind: &Workload, sources: &Sources, accounts: &Accounts) -> Option<Groups> {
+    let no_labels = Labels::new();
+    let mut groups = Groups::default();
+    for source in sources.members.get(&kind.namespace).into_iter().flatten() {
+        let account = kind.account.as_ref().and_then(|name| {
+            let key = (kind.namespace.clone(), name.clone());
+            accounts.get(&key)
+        });
+        let membership = &source.membership;
+        if membership.selects(&kind.labels, account.unwrap_or(&no_labels)) {
+            groups.ids.extend(membership.groups.iter().cloned());
+            groups.policies.push(Arc::clone(source));
         }
-        (!groups.policies.is_empty()).then_some(groups)
     }
+    (!groups.policies.is_empty()).then_some(groups)
 }
 
 impl Matched {
-    fn new(kind: Arc<Workload>, turn: u64) -> Self {
+    fn new(kind: Arc<Workload>, groups: Option<Groups>) -> Self {
         Self {
             kind,
-            groups: None,
+            groups,
             selectors: Vec::new(),
             resolved: Vec::new(),
-            version: turn,
-            stale: true,
         }
     }
 
-    fn keep(&mut self, in_use: &InUse, turn: u64) {
+    /// Drops selectors that are not in use; tells whether there were any.
+    fn forget(&mut self, in_use: &InUse) -> bool {
         let before = (self.selectors.len(), self.resolved.len());
+        let peers = |resolved: &Resolved| in_use.contains_key(&resolved.peers);
         self.selectors.retain(|number| in_use.contains_key(number));
-        self.resolved
-            .retain(|resolved| in_use.contains_key(&resolved.peers));
-        if before != (self.selectors.len(), self.resolved.len()) {
-            self.version = turn;
+        self.resolved.retain(peers);
+        before != (self.selectors.len(), self.resolved.len())
+    }
+
+    /// Adds those of the candidates that match; tells whether any does.
+    fn add_all(&mut self, candidates: &[Candidate<'_>], numbers: &mut Numbers<Numbered>) -> bool {
+        let before = (self.selectors.len(), self.resolved.len());
+        for candidate in candidates {
+            if candidate.matches(self) {
+                self.add(candidate.number(), candidate.peer(), numbers);
+            }
         }
+        self.selectors.sort_unstable();
+        self.resolved.sort_unstable();
+        before != (self.selectors.len(), self.resolved.len())
     }
 
     fn add(&mut self, peers: u32, peer: &Peer, numbers: &mut Numbers<Numbered>) {

@@ -123,7 +123,7 @@ impl PolicyCompiler {
             false => BTreeMap::new(),
         };
         self.matching
-            .refresh(self.pods.workloads(), &changed, &self.sources, accounts);
+            .refresh(&self.pods, &changed, &self.sources, accounts);
         let selecting = self.selecting();
         let mut in_use = InUse::new();
         selecting.values().for_each(|s| s.add_to(&mut in_use));

@@ -72,6 +72,8 @@ pub(super) struct Pods {
     /// Addresses whose claims changed the last time.
     changed: BTreeSet<IpAddr>,
     workloads: Workloads,
+    /// Workloads that were the first or last pod's the last time.
+    touched: BTreeSet<u32>,
     numbers: Numbers<Workload>,
     with_accounts: bool,
 }
@@ -82,26 +84,51 @@ impl Pods {
         let local = local_addresses(local_pods);
         let wanted = wanted(store, &local);
         self.changed.clear();
-        let mut old = std::mem::take(&mut self.entries);
-        if self.with_accounts != with_accounts {
-            self.with_accounts = with_accounts;
-            old.drain(..).for_each(|entry| self.release(&entry.facts));
+        self.touched.clear();
+        let same_kind = self.with_accounts == with_accounts;
+        self.with_accounts = with_accounts;
+        if !(same_kind && self.refresh_in_place(&wanted)) {
+            self.refresh_all(&wanted, same_kind);
         }
-        let mut old = old.into_iter().peekable();
-        self.entries.reserve(wanted.len());
-        for wanted in wanted {
-            let entry = match old.next_if(|entry| entry.is(&wanted)) {
-                Some(entry) => entry,
-                None => self.replace(&mut old, &wanted),
-            };
-            self.entries.push(entry);
-        }
-        old.for_each(|gone| self.release(&gone.facts));
         let workloads = &self.workloads;
         if self.numbers.has_many(workloads.len()) {
             let in_use = |number, _: &Workload| workloads.contains_key(&number);
             self.numbers.retain(in_use);
         }
+    }
+
+    /// Takes pods that have changed, as long as none came or went.
+    fn refresh_in_place(&mut self, wanted: &[Wanted<'_>]) -> bool {
+        let pairs = self.entries.iter().zip(wanted).enumerate();
+        let other = pairs.filter(|(_, (entry, wanted))| !entry.is(wanted));
+        let other: Vec<usize> = other.map(|(index, _)| index).collect();
+        let is_same_pod = |index: &usize| self.entries[*index].name() == wanted[*index].name();
+        if self.entries.len() != wanted.len() || !other.iter().all(is_same_pod) {
+            return false;
+        }
+        for index in other {
+            let facts = Arc::clone(&self.entries[index].facts);
+            self.release(&facts);
+            self.entries[index] = self.read(&wanted[index]);
+        }
+        true
+    }
+
+    fn refresh_all(&mut self, wanted: &[Wanted<'_>], same_kind: bool) {
+        let mut old = std::mem::take(&mut self.entries);
+        if !same_kind {
+            old.drain(..).for_each(|entry| self.release(&entry.facts));
+        }
+        let mut old = old.into_iter().peekable();
+        self.entries.reserve(wanted.len());
+        for wanted in wanted {
+            let entry = match old.next_if(|entry| entry.is(wanted)) {
+                Some(entry) => entry,
+                None => self.replace(&mut old, wanted),
+            };
+            self.entries.push(entry);
+        }
+        old.for_each(|gone| self.release(&gone.facts));
     }
 
     /// The entry of a pod that is not the next of the old ones: some of those are gone.
@@ -127,6 +154,11 @@ impl Pods {
         &self.workloads
     }
 
+    /// Workloads that came or went the last time, and maybe some that did neither.
+    pub fn touched_workloads(&self) -> &BTreeSet<u32> {
+        &self.touched
+    }
+
     /// Addresses whose claims changed the last time.
     pub fn changed(&self) -> &BTreeSet<IpAddr> {
         &self.changed
@@ -137,14 +169,10 @@ impl Pods {
         holder(self.claims.get(&address)?)
     }
 
-    /// The pods, by namespace and name.
-    pub fn all(&self) -> impl Iterator<Item = &Arc<PodFacts>> {
-        self.entries.iter().map(|entry| &entry.facts)
-    }
-
     /// The pods of this node.
     pub fn local(&self) -> impl Iterator<Item = &Arc<PodFacts>> {
-        self.all().filter(|facts| facts.standing.local)
+        let local = self.entries.iter().filter(|entry| entry.local.is_some());
+        local.map(|entry| &entry.facts)
     }
 
     /// Each claimed address with the pod that has it, in order.
@@ -175,7 +203,9 @@ impl Pods {
             self.changed.insert(*address);
         }
         let kind = || (Arc::clone(&facts.kind), 0);
-        self.workloads.entry(facts.workload).or_insert_with(kind).1 += 1;
+        let workload = self.workloads.entry(facts.workload);
+        workload.or_insert_with(kind).1 += 1;
+        self.touched.insert(facts.workload);
         Entry {
             object: wanted.object.cloned(),
             local: wanted.local.cloned(),
@@ -230,6 +260,7 @@ impl Pods {
         if let Some((_, count)) = self.workloads.get_mut(&facts.workload) {
             *count -= 1;
             if *count == 0 {
+                self.touched.insert(facts.workload);
                 self.workloads.remove(&facts.workload);
             }
         }

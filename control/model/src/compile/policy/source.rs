@@ -87,23 +87,26 @@ pub(super) struct Sources {
 impl Sources {
     /// Takes the objects as they are now.
     pub fn refresh(&mut self, store: &Store, numbers: &mut Numbers<Numbered>) {
+        let wanted = store.policies();
+        let pairs = self.entries.iter().zip(&wanted);
+        let mut same = pairs.map(|((known, entry), (key, resource))| {
+            is_same(entry.resource.as_ref(), *resource) && known == *key
+        });
+        if self.entries.len() == wanted.len() && same.all(|same| same) {
+            return;
+        }
+        drop(same);
         let mut old = std::mem::take(&mut self.entries);
-        let mut changed = false;
-        for (key, resource) in store.policies() {
+        for (key, resource) in wanted {
             let known = old.remove_entry(key);
             let entry = match known {
                 Some((key, entry)) if is_same(entry.resource.as_ref(), resource) => (key, entry),
-                _ => {
-                    changed = true;
-                    (key.clone(), self.read(key, resource, numbers))
-                }
+                _ => (key.clone(), self.read(key, resource, numbers)),
             };
             self.entries.insert(entry.0, entry.1);
         }
-        if changed || !old.is_empty() {
-            self.arrange();
-            self.forget(numbers);
-        }
+        self.arrange();
+        self.forget(numbers);
     }
 
     /// What is wrong with them, a sentence each.

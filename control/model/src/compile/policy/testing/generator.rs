@@ -26,6 +26,9 @@ const PORT_NAMES: [&str; 3] = ["http", "dns", "sig"];
 const PORTS: [u16; 5] = [53, 80, 81, 443, 8080];
 const GROUPS: [&str; 3] = ["sg-1", "sg-2", "sg-3"];
 const ACCOUNTS: [&str; 2] = ["default", "robot"];
+/// Pods of a new cluster.
+const PODS_MIN: usize = 5;
+const PODS_MAX: usize = 10;
 /// Addresses of nobody.
 const OUTSIDE: [&str; 4] = ["203.0.113.9", "198.51.100.7", "2001:db8:f::9", "10.0.0.200"];
 const BLOCKS: [&str; 12] = [
@@ -66,7 +69,7 @@ pub fn cluster(seed: u64) -> Cluster {
             }
         }
     }
-    let count = 5 + random.below(6);
+    let count = random.below(PODS_MAX - PODS_MIN + 1) + PODS_MIN;
     for number in 1..=count {
         add_pod(&mut random, &mut cluster, number);
     }
@@ -77,7 +80,7 @@ pub fn cluster(seed: u64) -> Cluster {
 /// The cluster after something in it changed.
 pub fn change(cluster: &mut Cluster, seed: u64) {
     let random = &mut Random::new(seed);
-    match random.below(7) {
+    match random.below(9) {
         0 => {
             if let Some(pod) = pick(random, &mut cluster.pods) {
                 pod.metadata.labels = Some(labels(random));
@@ -105,6 +108,13 @@ pub fn change(cluster: &mut Cluster, seed: u64) {
             }
         }
         5 => policies::change(random, cluster),
+        6 => {
+            let index = random.below(cluster.pods.len() + 1);
+            if index < cluster.pods.len() {
+                cluster.pods.remove(index);
+            }
+        }
+        7 => add_new_pod(random, cluster),
         _ => {
             if let Some(pod) = pick(random, &mut cluster.pods)
                 && let Some(spec) = &mut pod.spec
@@ -221,6 +231,17 @@ fn containers(random: &mut Random) -> Vec<Container> {
             ..Container::default()
         }
     })
+}
+
+/// Adds a pod with a name and addresses no other has.
+fn add_new_pod(random: &mut Random, cluster: &mut Cluster) {
+    let number = PODS_MAX + 1 + random.below(8);
+    let name = format!("pod-{number}");
+    let known = |pod: &Pod| pod.metadata.name.as_ref() == Some(&name);
+    let is_local = cluster.local.iter().any(|pod| pod.pod.name == name);
+    if !is_local && !cluster.pods.iter().any(known) {
+        add_pod(random, cluster, number);
+    }
 }
 
 /// Most pods are local; of those some have no object yet, and the objects of others say nothing of

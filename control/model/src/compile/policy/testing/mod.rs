@@ -22,6 +22,8 @@ use crate::manifest::security_group::{SecurityGroup, SecurityGroupPolicy};
 use crate::state::Store;
 
 #[cfg(test)]
+mod meaning;
+#[cfg(test)]
 mod tests;
 
 /// A cluster as one node sees it.

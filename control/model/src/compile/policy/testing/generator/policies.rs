@@ -5,6 +5,7 @@ use k8s_openapi::api::networking::v1::{
     IPBlock, NetworkPolicy, NetworkPolicyEgressRule, NetworkPolicyIngressRule, NetworkPolicyPeer,
     NetworkPolicyPort, NetworkPolicySpec,
 };
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::{BLOCKS, GROUPS, NAMESPACES, PORT_NAMES, PORTS, named, namespace_selector, selector};
@@ -47,7 +48,8 @@ pub(super) fn add(random: &mut Random, cluster: &mut Cluster) {
 pub(super) fn change(random: &mut Random, cluster: &mut Cluster) {
     match random.below(4) {
         0 => {
-            let policy = network_policy(random, cluster.policies.len() + 10);
+            let names = cluster.policies.iter().map(|policy| &policy.metadata);
+            let policy = network_policy(random, free_number("policy", names));
             cluster.policies.push(policy);
         }
         1 => {
@@ -69,11 +71,20 @@ pub(super) fn change(random: &mut Random, cluster: &mut Cluster) {
         _ => {
             cluster.group_policies.truncate(random.below(2));
             if random.percent(50) {
-                let policy = group_policy(random, 10);
+                let names = cluster.group_policies.iter().map(|it| &it.metadata);
+                let number = free_number("members", names);
+                let policy = group_policy(random, number);
                 cluster.group_policies.push(policy);
             }
         }
     }
+}
+
+/// A number that no object's name ends with.
+fn free_number<'a>(prefix: &str, objects: impl Iterator<Item = &'a ObjectMeta>) -> usize {
+    let names: Vec<Option<&str>> = objects.map(|it| it.name.as_deref()).collect();
+    let is_free = |number: &usize| !names.contains(&Some(&format!("{prefix}-{number}")));
+    (10..).find(is_free).unwrap_or_default()
 }
 
 fn network_policy(random: &mut Random, number: usize) -> NetworkPolicy {

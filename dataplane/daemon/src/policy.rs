@@ -189,7 +189,7 @@ impl<'a> View<'a> {
     ///
     /// # Errors
     /// NotFound for a pod without address; BadRequest for a port that is missing, or for ends of two families.
-    fn explain(&self, question: &PolicyQuestion) -> Result<PolicyExplained, ApiError> {
+    pub fn explain(&self, question: &PolicyQuestion) -> Result<PolicyExplained, ApiError> {
         let mut protocol = Protocol(question.protocol);
         if has_ports(protocol) && question.port.is_none() {
             let message = format!(

@@ -134,4 +134,6 @@ fn bytes_of(hex: &str) -> Result<Vec<u8>, ApiError> {
 }
 
 #[cfg(test)]
+mod explained_tests;
+#[cfg(test)]
 mod tests;

@@ -12,7 +12,10 @@
 //! | `peers.rs` | peer to its table of ports |
 //! | `builder.rs` | makes versions of all this |
 //! | `counters.rs` | what was decided how often |
+//! | `alter.rs` | wrong entries on purpose, for tests |
 
+#[cfg(any(test, feature = "testing"))]
+mod alter;
 mod builder;
 mod counters;
 mod peers;

@@ -49,10 +49,21 @@ impl PortTable {
 
     #[inline]
     pub(super) fn decide(&self, traffic: Traffic) -> Decision {
+        self.decisions[self.range_of(traffic)]
+    }
+
+    #[cfg(any(test, feature = "testing"))]
+    pub(super) fn decision_mut(&mut self, traffic: Traffic) -> &mut Decision {
+        let range = self.range_of(traffic);
+        &mut self.decisions[range]
+    }
+
+    #[inline]
+    fn range_of(&self, traffic: Traffic) -> usize {
         let behind = self
             .starts
             .partition_point(|start| *start <= traffic.number());
-        self.decisions[behind.saturating_sub(1)]
+        behind.saturating_sub(1)
     }
 }
 

@@ -12,6 +12,7 @@ declare -A corpus=(
   [keeper_message]=../keeper/corpus/message
   [manifest]=../../control/model/corpus/manifest
   [pipeline_no_leak]=../engine/corpus
+  [policy]=../../control/model/corpus/manifest
   [wire_parse]=../wire/corpus
 )
 (($#)) || set -- "${!corpus[@]}"
@@ -22,7 +23,7 @@ for target in "$@"; do
   echo "== $target, $seconds s"
   # What is new goes into the first directory; the committed one is only read.
   features=()
-  [[ $target != manifest ]] || features=(--features manifest)
+  [[ $target != manifest && $target != policy ]] || features=(--features manifest)
   cargo +nightly fuzz run --fuzz-dir . "${features[@]}" "$target" "$found" "${corpus[$target]}" -- \
     -max_total_time="$seconds" -timeout=10 -rss_limit_mb=4096 -print_final_stats=1
 done

@@ -2,11 +2,16 @@
 
 use weft_api::PodRef;
 
-use crate::compile::{ClusterConfig, Compiler, LocalPod};
+use crate::compile::{ClusterConfig, Compiler, LocalPod, PolicyObjects};
 use crate::state::Store;
 
 /// Reads `bytes` as a manifest, over a good one, and compiles what is there; must never panic.
 pub fn manifest(bytes: &[u8]) {
+    policies(bytes);
+}
+
+/// The policies that come of it: before, with and again without them.
+pub fn policies(bytes: &[u8]) -> Vec<PolicyObjects> {
     const GOOD: &[u8] =
         b"apiVersion: v1\nkind: Node\nmetadata: {name: a}\nspec: {podCIDR: 10.1.2.0/24}\n";
     let local = [LocalPod {
@@ -18,13 +23,15 @@ pub fn manifest(bytes: &[u8]) {
     }];
     let mut store = Store::default();
     let mut compiler = Compiler::new(ClusterConfig::of_node("a"));
+    let mut compiled = Vec::new();
     for text in [GOOD, bytes] {
         for file in ["fuzz.yaml", "fuzz.json"] {
             store.apply(file, text);
         }
-        compiler.compile(&store, &local);
+        compiled.push(compiler.compile(&store, &local).desired.policy);
     }
     store.problems();
     store.remove("fuzz.yaml");
-    compiler.compile(&store, &local);
+    compiled.push(compiler.compile(&store, &local).desired.policy);
+    compiled
 }

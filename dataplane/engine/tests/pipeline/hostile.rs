@@ -122,9 +122,29 @@ fn seeds() -> Vec<(&'static str, PortId, Vec<Vec<u8>>)> {
                 .map(|it| from_six(&it).build())
                 .to_vec(),
         ),
+        (
+            "v4_icmp_error",
+            A,
+            quoting("10.1.1.10", "10.1.1.11", (3, 3)),
+        ),
+        (
+            "v6_icmp_error",
+            A,
+            quoting("fd00:1:1::10", "fd00:1:1::11", (1, 4)),
+        ),
         ("vlan", A, vec![v4().vlan(5).udp(1, 2).build()]),
         ("runt", A, vec![vec![2, 0x77, 0x65]]),
     ]
+}
+
+/// Packets of a connection, and behind their batch an error about a reply to them.
+fn quoting(source: &str, destination: &str, (kind, code): (u8, u8)) -> Vec<Vec<u8>> {
+    let there = packet(source, destination).udp(1, 2).build();
+    let back = packet(destination, source).udp(2, 1).build();
+    let error = packet(source, destination).icmp(kind, code, 0);
+    let mut packets = vec![there; 4];
+    packets.push(error.payload(&back[14..]).build());
+    packets
 }
 
 /// A TCP packet that is to be segmented.

@@ -7,6 +7,7 @@ cd "$(dirname "$0")"
 seconds=${1:?how many seconds for each?}
 shift
 declare -A corpus=(
+  [capture_file]=../../control/cli/corpus/capture_file
   [cni_request]=../../cni/tests/corpus
   [control_message]=../../control/api/corpus/message
   [keeper_message]=../keeper/corpus/message

@@ -101,15 +101,17 @@ Examples:
     /// payload. An end is ADDRESS, ADDRESS:PORT (IPv6 in brackets), NAMESPACE/POD or NAMESPACE/POD:PORT; the source
     /// may be - for the port's own address. A TCP packet is a SYN unless said otherwise, or data if it has a length.
     /// The packet is taken for the first of its connection; one that is known is shown. Nothing is counted.
-    /// From an uplink the words say what is inside the tunnel, and --from which node sends it. Exits with status 1
-    /// if the packet would be dropped.
+    /// From an uplink the words say what is inside the tunnel, and --from which node sends it. With --file the
+    /// packets of a capture are taken one by one; those that its file says left by PORT or crossed another port of
+    /// this node are left out. Exits with status 1 if a packet would be dropped.
     #[command(after_help = "\
 Examples:
   weft trace shop/web tcp - shop/db:5432              may it connect, which way does it go?
   weft trace shop/web tcp - [fd00:1:2::5]:80 len 9000
   weft trace u0 --from node2 udp 10.244.2.7:4000 10.244.1.5:53
   weft trace weft0 icmp - 10.244.1.5 -o json | jq .way.steps
-  weft trace shop/web --hex 027765667401...           a whole frame, as from a capture")]
+  weft trace shop/web --hex 027765667401...           a whole frame
+  weft trace shop/web --file web.pcapng --count 10    as captured, by weft or others")]
     Trace(TraceArguments),
 
     /// Records packets of one port or all, with the pipeline's verdict on each
@@ -224,18 +226,27 @@ pub struct TraceArguments {
 
     /// The packet in words
     #[arg(
-        required_unless_present = "hex",
-        conflicts_with = "hex",
+        required_unless_present_any = ["hex", "file"],
+        conflicts_with_all = ["hex", "file"],
         value_name = "PACKET"
     )]
     pub packet: Vec<String>,
 
     /// The packet as a whole frame in hexadecimal digits
-    #[arg(long, value_name = "DIGITS")]
+    #[arg(long, value_name = "DIGITS", conflicts_with = "file")]
     pub hex: Option<String>,
 
+    /// The packets of a capture file, pcap or pcapng
+    #[arg(long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+
+    /// At most so many packets of the file
+    #[arg(long, value_name = "N", default_value_t = 1_000, conflicts_with_all = ["packet", "hex"],
+          value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: u64,
+
     /// The node that sends it, where PORT is an uplink
-    #[arg(long, value_name = "NODE", conflicts_with = "hex")]
+    #[arg(long, value_name = "NODE", conflicts_with_all = ["hex", "file"])]
     pub from: Option<String>,
 }
 
@@ -298,6 +309,9 @@ mod tests {
             &["weft", "flow", "list", "--limit", "0"],
             &["weft", "trace", "a/b"],
             &["weft", "trace", "a/b", "tcp", "--hex", "00"],
+            &["weft", "trace", "a/b", "--file", "x", "--hex", "00"],
+            &["weft", "trace", "a/b", "--file", "x", "--from", "b"],
+            &["weft", "trace", "a/b", "--hex", "00", "--count", "3"],
         ] {
             assert_eq!(Arguments::try_parse_from(bad).unwrap_err().exit_code(), 2);
         }

@@ -9,6 +9,7 @@ mod flow;
 mod pcapng;
 mod policy;
 mod port;
+mod replay;
 mod status;
 mod text;
 mod trace;

@@ -10,7 +10,7 @@ use weft_api::trace::{
 
 use crate::args::TraceArguments;
 use crate::text::{Listing, Page};
-use crate::{Found, Node, policy};
+use crate::{Found, Node, policy, replay};
 
 /// Source port where none is said: one of those Linux chooses from.
 const SOURCE_PORT: u16 = 40_000;
@@ -40,6 +40,9 @@ const TCP: u8 = 6;
 
 /// Asks and tells.
 pub fn run(node: &Node, asked: &TraceArguments) -> anyhow::Result<Found> {
+    if let Some(path) = &asked.file {
+        return replay::run(node, asked, path);
+    }
     let packet = match &asked.hex {
         Some(hex) => TracePacket::Frame { hex: hex.clone() },
         None => {
@@ -137,7 +140,8 @@ fn end(text: &str) -> Result<(String, Option<u16>), String> {
     Ok((bare.unwrap_or(host).to_owned(), Some(port)))
 }
 
-fn render(trace: &Trace, styled: bool) -> String {
+/// The page about one packet.
+pub fn render(trace: &Trace, styled: bool) -> String {
     let mut page = Page::new(styled);
     page.table(&format!("FROM {}", trace.port), &steps(&trace.way));
     for born in &trace.born {

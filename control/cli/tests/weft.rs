@@ -347,6 +347,53 @@ fn a_traced_packet_is_told_stage_by_stage() {
     assert!(said.contains("shop/db:80"), "{said}");
 }
 
+#[test]
+fn packets_of_a_capture_file_are_traced_one_by_one() {
+    let node = Node::new(status(), None);
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus/capture_file");
+    let replay = |file: &str, more: &[&str]| {
+        let file = corpus.join(file);
+        let words = ["trace", "default/web", "--file", file.to_str().unwrap()];
+        let output = node.weft(&[&words[..], more].concat());
+        let said = [output.stdout, output.stderr].map(|it| String::from_utf8(it).unwrap());
+        (output.status.code(), said)
+    };
+    let (code, [told, _]) = replay("good_weft_capture.pcapng", &[]);
+    assert_eq!(code, Some(0), "{told}");
+    assert!(
+        told.starts_with("PACKET 1 at byte 108\nFROM weft1\n"),
+        "{told}"
+    );
+    let end = "2 packets: 2 would pass, 0 would be dropped; 1 left out: they did not come from this port\n";
+    assert!(told.ends_with(end), "{told}");
+    let (_, [told, _]) = replay("good_big_endian_ns.pcap", &[]);
+    assert!(
+        told.contains("PACKET 2 at byte 82, only 20 of its 42 bytes"),
+        "{told}"
+    );
+    let (_, [json, _]) = replay("good_weft_capture.pcapng", &["-o", "json"]);
+    let document: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(document["packets"][1]["number"], 3);
+    assert_eq!(
+        (&document["left_out"], &document["more"]),
+        (&json!(1), &json!(false))
+    );
+    let (_, [told, _]) = replay("good_two_sections.pcapng", &["--count", "1"]);
+    assert!(
+        told.ends_with(
+            "1 packets: 1 would pass, 0 would be dropped; there are more, see --count\n"
+        )
+    );
+    let (code, [told, said]) = replay("bad_cut_off.pcap", &[]);
+    assert_eq!(code, Some(1));
+    assert!(
+        told.contains("PACKET 1 ") && said.contains("broken at byte 82"),
+        "{told}{said}"
+    );
+    assert_eq!(replay("bad_text.txt", &[]).0, Some(1));
+    assert_eq!(replay("nothing.pcap", &[]).0, Some(1));
+}
+
 /// A run directory with a dataplane, and an agent if it has a status.
 struct Node {
     run_dir: TempDir,
@@ -590,11 +637,12 @@ fn way(verdict: TraceVerdict, text: &str) -> TraceWay {
 
 /// Answers that the packet would be dropped, with an answer to it, unless it is a frame.
 fn trace(question: &TraceQuestion) -> Result<Value, ApiError> {
-    assert_eq!(question.port, "shop/web");
     let TracePacket::Described(packet) = &question.packet else {
+        assert!(["shop/web", "weftaaaaaaaaaaa"].contains(&question.port.as_str()));
         let sent = way(TraceVerdict::Tx, "sent by u0");
         return Ok(json!(traced(sent, Vec::new())));
     };
+    assert_eq!(question.port, "shop/web");
     let expected = PacketDescription {
         protocol: 6,
         source: None,

@@ -43,3 +43,13 @@ reach_becomes 'egress by namespace' '{"b/stranger": {"a/friend": "xx.x", "a/far"
 traced=$(weft_on node1 trace a/friend tcp - a/server:81 syn) && fail "trace lets a friend in at port 81: $traced"
 grep -q 'NetworkPolicy a/server' <<<"$traced" || fail "trace does not name the policy: $traced"
 weft_on node1 trace a/friend tcp - a/server:80 syn | grep -q 'ingress\[0\]' || fail 'trace of a friend'
+
+# The log names pods and the deciding rule while it happens, and costs the workers nothing afterwards.
+bg node1 log weft --run-dir "$W/node1/run" policy log --pod a/server --verdict denied --count 1 -o json
+LOG=$!
+sleep 0.7
+ping_fails b-stranger "$server" || fail 'a stranger pings again'
+wait $LOG || fail 'the log ends with an error'
+line=$(grep '"event":"verdict"' "$LOGS/log.out") || fail "no verdict: $(cat "$LOGS/log.log")"
+expect 'who was denied what by whom' "$(jq -r '[.source.pod.name, .destination.pod.name, .egress.origin.object] | join(" ")' <<<"$line")" = \
+  'stranger server NetworkPolicy b/stranger'

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::explain::PolicyQuestion;
+use crate::explain::{PolicyLogSpec, PolicyQuestion};
 use crate::flow::FlowQuery;
 use crate::identity::{PodRef, PortName};
 use crate::mac::MacAddr;
@@ -62,6 +62,9 @@ pub enum Op {
     /// Whether a connection may be, and who says so: answers
     /// [`crate::explain::PolicyExplained`].
     PolicyExplain(PolicyQuestion),
+    /// Streams policy verdicts: answers [`crate::explain::PolicyLogStarted`], then the socket carries a
+    /// [`crate::explain::PolicyLogEvent`] a line until the client closes it.
+    PolicyLog(PolicyLogSpec),
     /// The tracked connections: answers [`crate::flow::FlowList`].
     FlowList(FlowQuery),
     /// What the tables would do to a packet, which is not sent: answers [`crate::trace::Trace`].

@@ -1,4 +1,5 @@
-//! Policies as people see them: what is in force, and what it says about one connection.
+//! Policies as people see them: what is in force, what it says about one connection, and what it said of those that
+//! came.
 
 use std::net::IpAddr;
 
@@ -139,4 +140,67 @@ pub enum PolicyOutcome {
     Exempt,
     /// Not decided here: it is no pod of this node. If it is one of another, that one decides.
     Elsewhere,
+}
+
+/// Which verdicts `policy_log` streams.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyLogSpec {
+    /// Of connections with this end: `NAMESPACE/POD`, with the addresses it has when the log begins, or an address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<String>,
+    /// Only these.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<PolicyLogVerdict>,
+}
+
+/// Answer to `policy_log`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyLogStarted {}
+
+/// Whether a connection may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PolicyLogVerdict {
+    /// It may: told of the packet that begins it.
+    Allowed,
+    /// It may not: told of every packet that is dropped for it.
+    Denied,
+}
+
+/// One line of a policy log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum PolicyLogEvent {
+    /// A verdict.
+    Verdict(Box<PolicyLogEntry>),
+    /// More verdicts came than a log shows in a second.
+    LeftOut {
+        /// How many are not shown.
+        count: u64,
+    },
+}
+
+/// A verdict with names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyLogEntry {
+    /// When, in nanoseconds since the Unix epoch.
+    pub time_ns: u64,
+    /// Whether the connection may be.
+    pub verdict: PolicyLogVerdict,
+    /// It was allowed before, and policies changed.
+    pub revoked: bool,
+    /// Who opens the connection.
+    pub source: PolicyParty,
+    /// From which port; 0 where the protocol has none.
+    pub source_port: u16,
+    /// With whom.
+    pub destination: PolicyParty,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Destination port; 0 where the protocol has none.
+    pub port: u16,
+    /// What the sender's policy said. Its rule has no name here if policies changed meanwhile.
+    pub egress: PolicySide,
+    /// What the receiver's policy said.
+    pub ingress: PolicySide,
 }

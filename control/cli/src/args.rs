@@ -26,6 +26,7 @@ Examples:
   weft status                                 is everything well on this node?
   weft port                                   the ports and their counters
   weft policy explain shop/web shop/db --port 5432/tcp    may it connect, and who says so?
+  weft policy log --verdict denied            what policies deny, as it happens
   weft flow list --pod shop/web               its connections
   weft trace shop/web tcp - shop/db:5432      what would become of a packet?
   weft capture default/web -w web.pcapng      packets of one pod, until Ctrl-C
@@ -153,6 +154,44 @@ Examples:
   weft policy explain 198.51.100.7 10.244.1.5 --port 53/udp
   weft policy explain shop/web 2001:db8::5              a ping")]
     Explain(ExplainArguments),
+
+    /// Verdicts on connections as they are given, until Ctrl-C
+    ///
+    /// A line for each connection that is allowed, when it begins, and for each packet that is denied: time, verdict,
+    /// protocol, both ends with pod and identity, and the rule that decided. Each end's policy is decided on its own
+    /// node. A worker shows at most 1,000 in a second; how many more there were is said. Nothing is kept while nobody
+    /// looks.
+    #[command(after_help = "\
+Examples:
+  weft policy log
+  weft policy log --verdict denied --pod shop/db
+  weft policy log --verdict denied --count 100 -o json | jq -r .ingress.origin.object | sort | uniq -c")]
+    Log(PolicyLogArguments),
+}
+
+/// What `weft policy log` takes: conditions that all must hold.
+#[derive(Debug, Args)]
+pub struct PolicyLogArguments {
+    /// With this pod, or this address, at one end; the addresses are those it has now
+    #[arg(long, value_name = "NAMESPACE/POD")]
+    pub pod: Option<String>,
+
+    /// Only what is allowed, or only what is denied
+    #[arg(long, value_enum, value_name = "VERDICT")]
+    pub verdict: Option<LogVerdict>,
+
+    /// End after this many verdicts
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+}
+
+/// Verdicts that can be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogVerdict {
+    /// Connections that may be.
+    Allowed,
+    /// Packets dropped by policies.
+    Denied,
 }
 
 /// What `weft policy explain` takes.
@@ -303,6 +342,7 @@ mod tests {
             &["weft", "capture", "-w", "x", "--count", "0"],
             &["weft", "capture", "-w", "x", "--snaplen", "10"],
             &["weft", "policy"],
+            &["weft", "policy", "log", "--verdict", "maybe"],
             &["weft", "policy", "explain", "a/b"],
             &["weft", "policy", "explain", "a/b", "c/d", "--port", "tcp"],
             &["weft", "flow", "list", "--address", "shop/web"],

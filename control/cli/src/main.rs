@@ -8,6 +8,7 @@ mod capture;
 mod flow;
 mod pcapng;
 mod policy;
+mod policy_log;
 mod port;
 mod replay;
 mod status;

@@ -9,13 +9,14 @@ use weft_api::policy::RuleVerdict;
 
 use crate::args::{ExplainArguments, PolicyCommand};
 use crate::text::{Listing, Page, grouped, list};
-use crate::{Found, Node, traffic};
+use crate::{Found, Node, policy_log, traffic};
 
 /// Answers a subcommand.
 pub fn run(node: &Node, command: &PolicyCommand) -> anyhow::Result<Found> {
     match command {
         PolicyCommand::List => show_list(node),
         PolicyCommand::Explain(asked) => explain(node, asked),
+        PolicyCommand::Log(asked) => policy_log::run(node, asked),
     }
 }
 
@@ -168,7 +169,8 @@ pub fn party(party: &PolicyParty) -> String {
     }
 }
 
-fn side(side: &PolicySide, who: &str) -> String {
+/// What the policy of `who`, sender or receiver, says.
+pub fn side(side: &PolicySide, who: &str) -> String {
     let by = side
         .origin
         .as_ref()

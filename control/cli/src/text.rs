@@ -157,6 +157,34 @@ pub fn span(seconds: u64) -> String {
     }
 }
 
+/// A moment as RFC 3339 writes it: `2026-11-21T14:23:45.123Z`.
+pub fn utc(since_epoch_ns: u64) -> String {
+    let (seconds, ms) = (
+        since_epoch_ns / 1_000_000_000,
+        since_epoch_ns / 1_000_000 % 1_000,
+    );
+    let (year, month, day) = date(seconds / 86_400);
+    let (hour, minute, second) = (seconds / 3_600 % 24, seconds / 60 % 60, seconds % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z")
+}
+
+/// Year, month and day of a day since 1970-01-01, of the Gregorian calendar. Counted in eras of 400 years that begin
+/// with March, so that the leap day is a year's last.
+fn date(day: u64) -> (u64, u64, u64) {
+    // Days from 0000-03-01.
+    let day = day + 719_468;
+    let (era, day) = (day / 146_097, day % 146_097);
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let (year, month) = (era * 400 + year, month + 3);
+    match month > 12 {
+        true => (year + 1, month - 12, day),
+        false => (year, month, day),
+    }
+}
+
 /// The items with commas between, or a dash for none.
 pub fn list<T: Display>(items: impl IntoIterator<Item = T>) -> String {
     let items = items.into_iter().map(|i| i.to_string()).collect::<Vec<_>>();
@@ -188,6 +216,21 @@ mod tests {
         assert_eq!(span(90_000), "1 d 1 h");
         assert_eq!(list(["a", "b"]), "a, b");
         assert_eq!(or_dash(None::<u8>), "-");
+    }
+
+    #[test]
+    fn moments_read_as_everywhere() {
+        for (seconds, text) in [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (951_782_400, "2000-02-29T00:00:00.000Z"),
+            (951_868_800, "2000-03-01T00:00:00.000Z"),
+            (1_709_251_199, "2024-02-29T23:59:59.000Z"),
+            (1_767_225_599, "2025-12-31T23:59:59.000Z"),
+            (4_107_542_400, "2100-03-01T00:00:00.000Z"),
+        ] {
+            assert_eq!(utc(seconds * 1_000_000_000), text);
+        }
+        assert_eq!(utc(1_999_999), "1970-01-01T00:00:00.001Z");
     }
 
     #[test]

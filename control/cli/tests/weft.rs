@@ -25,8 +25,9 @@ use weft_api::dataplane::{
 };
 use weft_api::envelope::{ApiError, ErrorKind, Outcome, Request, Response};
 use weft_api::explain::{
-    PeerStatus, PolicyEndpoint, PolicyExplained, PolicyList, PolicyOutcome, PolicyParty,
-    PolicyQuestion, PolicySide, RuleStatus,
+    PeerStatus, PolicyEndpoint, PolicyExplained, PolicyList, PolicyLogEntry, PolicyLogEvent,
+    PolicyLogSpec, PolicyLogVerdict, PolicyOutcome, PolicyParty, PolicyQuestion, PolicySide,
+    RuleStatus,
 };
 use weft_api::flow::{FlowList, FlowQuery, FlowStatus};
 use weft_api::policy::{PortRange, RuleOrigin, RuleVerdict};
@@ -394,6 +395,42 @@ fn packets_of_a_capture_file_are_traced_one_by_one() {
     assert_eq!(replay("nothing.pcap", &[]).0, Some(1));
 }
 
+#[test]
+fn verdicts_are_printed_as_they_come() {
+    let node = Node::new(status(), None);
+    let words = [
+        "policy",
+        "log",
+        "--pod",
+        "shop/web",
+        "--verdict",
+        "denied",
+        "--count",
+        "1",
+    ];
+    let output = node.weft(&words);
+    let told = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{told}");
+    let [left_out, denied] = told.lines().collect::<Vec<_>>()[..] else {
+        panic!("two lines: {told}");
+    };
+    assert!(left_out.contains("7 more"), "{told}");
+    assert!(
+        denied.contains("denied tcp ") && denied.contains("NetworkPolicy"),
+        "{told}"
+    );
+    let json = node.weft(&[&words[..], &["-o", "json"]].concat());
+    let lines = String::from_utf8(json.stdout).unwrap();
+    let events = lines
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap());
+    let events: Vec<PolicyLogEvent> = events.collect();
+    assert_eq!(events, log_events());
+    // Asked for more than there is, it says that the dataplane ended.
+    let output = node.weft(&[&words[..6], &["--count", "2"]].concat());
+    assert_eq!(output.status.code(), Some(1));
+}
+
 /// A run directory with a dataplane, and an agent if it has a status.
 struct Node {
     run_dir: TempDir,
@@ -497,6 +534,20 @@ fn dataplane(stream: UnixStream, status: &Status, captured: &mpsc::Sender<Captur
                 if spec.count.is_some() {
                     raw.shutdown(std::net::Shutdown::Both).unwrap();
                 }
+            });
+            Ok(json!({}))
+        }
+        Op::PolicyLog(spec) => {
+            let pod = Some("shop/web".to_owned());
+            let verdict = Some(PolicyLogVerdict::Denied);
+            assert_eq!(spec, PolicyLogSpec { pod, verdict });
+            let mut raw = raw.try_clone().unwrap();
+            thread::spawn(move || {
+                thread::sleep(Duration::from_millis(20));
+                for event in log_events() {
+                    let _ = frame::write_line(&mut raw, &event);
+                }
+                let _ = raw.shutdown(std::net::Shutdown::Write);
             });
             Ok(json!({}))
         }
@@ -666,6 +717,25 @@ fn traced(way: TraceWay, born: Vec<TraceWay>) -> Trace {
         born,
         connection: None,
     }
+}
+
+fn log_events() -> Vec<PolicyLogEvent> {
+    let denied = PolicyLogEntry {
+        time_ns: 1_000_000_000,
+        verdict: PolicyLogVerdict::Denied,
+        revoked: false,
+        source: web(),
+        source_port: 40_000,
+        destination: far("fd00::9"),
+        protocol: 6,
+        port: 80,
+        egress: side(PolicyOutcome::Denied),
+        ingress: side(PolicyOutcome::Elsewhere),
+    };
+    vec![
+        PolicyLogEvent::LeftOut { count: 7 },
+        PolicyLogEvent::Verdict(Box::new(denied)),
+    ]
 }
 
 fn flows(query: &FlowQuery) -> Result<Value, ApiError> {

@@ -61,6 +61,11 @@ impl ObjectStore {
         self.objects.values()
     }
 
+    /// The object in force of this key.
+    pub fn get(&self, key: &Key) -> Option<&Object> {
+        self.objects.get(key)
+    }
+
     /// Starts a full sync; an unfinished one is forgotten.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use weft_api::PodRef;
 use weft_api::dataplane::{Counter, PortKind};
 use weft_api::envelope::{ApiError, ErrorKind};
@@ -10,7 +11,7 @@ use weft_api::explain::{
     PeerStatus, PolicyEndpoint, PolicyExplained, PolicyList, PolicyOutcome, PolicyParty,
     PolicyQuestion, PolicySide, RuleStatus,
 };
-use weft_api::object::Object;
+use weft_api::object::{Key, Object};
 use weft_api::policy::PolicyRule;
 use weft_engine::table::policy::has_ports;
 use weft_engine::{Connection, DropReason, PolicyCounters, Side, Tables, Traffic};
@@ -117,7 +118,6 @@ pub struct View<'a> {
     ports: &'a Ports,
     tables: &'a Tables,
     policies: &'a Policies,
-    pods: BTreeMap<IpAddr, &'a PodRef>,
 }
 
 impl<'a> View<'a> {
@@ -135,16 +135,7 @@ impl<'a> View<'a> {
         tables: &'a Tables,
         policies: &'a Policies,
     ) -> Self {
-        let of_objects = objects.objects().filter_map(|object| match object {
-            Object::PolicyAddress(it) => Some((it.prefix.addr(), it.pod.as_ref()?)),
-            _ => None,
-        });
-        let of_ports = ports.iter().flat_map(|port| {
-            let addresses = port.spec.addresses.iter();
-            addresses.filter_map(|it| Some((*it, port.spec.pod.as_ref()?)))
-        });
         Self {
-            pods: of_objects.chain(of_ports).collect(),
             objects,
             ports,
             tables,
@@ -268,10 +259,28 @@ impl<'a> View<'a> {
         let (identity, name) = self.policies.identity_of(address);
         PolicyParty {
             address,
-            pod: self.pods.get(&address).map(|pod| (*pod).clone()),
+            pod: self.pod(address).cloned(),
             identity,
             name: name.to_owned(),
         }
+    }
+
+    /// The pod that has an address.
+    fn pod(&self, address: IpAddr) -> Option<&PodRef> {
+        let mut ports = self.ports.iter();
+        let port = ports.find(|port| port.spec.addresses.contains(&address));
+        let prefix = IpNet::from(address);
+        port.and_then(|port| port.spec.pod.as_ref()).or_else(|| {
+            match self.objects.get(&Key::PolicyAddress { prefix }) {
+                Some(Object::PolicyAddress(it)) => it.pod.as_ref(),
+                _ => None,
+            }
+        })
+    }
+
+    /// Version of the policies in force.
+    pub fn policy_epoch(&self) -> u32 {
+        self.tables.policy().epoch()
     }
 
     /// What the sender's and the receiver's policies say.
@@ -290,7 +299,8 @@ impl<'a> View<'a> {
         (self.side(judgement.egress), self.side(judgement.ingress))
     }
 
-    fn side(&self, side: Side) -> PolicySide {
+    /// What one end's policy says, with the rule's name.
+    pub fn side(&self, side: Side) -> PolicySide {
         let (outcome, rule) = match side {
             Side::Elsewhere => (PolicyOutcome::Elsewhere, None),
             Side::Exempt => (PolicyOutcome::Exempt, None),

@@ -10,6 +10,7 @@ use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use serde::Serialize;
 use weft_api::dataplane::{CaptureSpec, CaptureStarted, Done, Op, PortList};
 use weft_api::envelope::{ApiError, ErrorKind, Outcome, Request, Response};
+use weft_api::explain::{PolicyLogSpec, PolicyLogStarted};
 use weft_api::frame;
 use weft_engine::PortId;
 
@@ -17,6 +18,7 @@ use crate::capture::{Capture, PortLabel};
 use crate::control::Control;
 use crate::flow_list;
 use crate::policy;
+use crate::policy_log::PolicyLog;
 use crate::status;
 use crate::tap::{self, Filter, SNAPLEN_MAX};
 use crate::trace;
@@ -78,6 +80,17 @@ fn serve(stream: UnixStream, control: &Shared) {
                 if let Err(error) = capture(id, &spec, writer, control) {
                     tracing::debug!(%error, "a capture ended");
                 }
+                lock(control).workers.forget_readers();
+                return;
+            }
+            Ok(Some(Request {
+                id,
+                body: Op::PolicyLog(spec),
+            })) => {
+                if let Err(error) = policy_log(id, &spec, writer, control) {
+                    tracing::debug!(%error, "a policy log ended");
+                }
+                lock(control).workers.forget_readers();
                 return;
             }
             Ok(Some(Request { id, body })) => {
@@ -154,7 +167,7 @@ fn answer(writer: &mut Vec<u8>, id: u64, op: Op, control: &mut Control) -> io::R
         Op::FlowList(query) => respond(writer, id, flow_list::list(control, &query)),
         Op::Trace(question) => respond(writer, id, trace::answer(control, &question)),
         Op::Status => respond(writer, id, Ok(status::status(control))),
-        Op::Capture(_) => Ok(()),
+        Op::Capture(_) | Op::PolicyLog(_) => Ok(()),
     }
 }
 
@@ -216,6 +229,23 @@ fn capture(
     let watch = stream.try_clone()?;
     let out = io::BufWriter::new(stream);
     Capture::start(out, readers, label, snaplen, spec.count, clock)?.run(|| hung_up(&watch))
+}
+
+/// Answers, then turns the connection into a stream of verdicts.
+fn policy_log(
+    id: u64,
+    spec: &PolicyLogSpec,
+    mut stream: UnixStream,
+    control: &Shared,
+) -> io::Result<()> {
+    let started = PolicyLog::start(&lock(control), spec);
+    let log = match started {
+        Ok(log) => log,
+        Err(error) => return respond::<Done>(&mut stream, id, Err(error)),
+    };
+    respond(&mut stream, id, Ok(PolicyLogStarted {}))?;
+    let watch = stream.try_clone()?;
+    log.run(&mut stream, control, || hung_up(&watch))
 }
 
 /// True when the client closed the connection.

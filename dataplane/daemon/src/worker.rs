@@ -29,6 +29,7 @@ use crate::mailbox::{Answer, Inbox};
 use crate::queue::{Queue, QueueCounter};
 use crate::snapshot::Snapshot;
 use crate::tap::Tap;
+use crate::verdict_ring::VerdictWriter;
 use crate::waiter::Waiter;
 use crate::worker_counters::WorkerCounters;
 
@@ -63,6 +64,10 @@ pub enum Command {
     Forget(PortId, Box<FramePool>, Answer<Box<FramePool>>),
     /// Copy packets to a tap.
     Tap(Box<Tap>),
+    /// Show policy verdicts to a log.
+    ShowVerdicts(Box<VerdictWriter>),
+    /// Whoever read a tap or verdicts may be gone: look, and go on without.
+    ForgetReaders,
     /// Copy the counters of policy rules into the memory that comes with it, and send it back.
     PolicyCounters(Box<PolicyCounters>, Answer<Box<PolicyCounters>>),
     /// Begin anew to count these rules: their numbers went to others.
@@ -113,6 +118,8 @@ pub struct Worker {
     expire_at_ns: u64,
     lending: Lending,
     port_drops: Arc<SharedCounters>,
+    /// Who is shown policy verdicts; nearly always nobody.
+    verdict_writers: Vec<VerdictWriter>,
 }
 
 /// What a worker is made of.
@@ -175,6 +182,7 @@ impl Worker {
             expire_at_ns: 0,
             lending,
             port_drops: parts.port_drops,
+            verdict_writers: Vec::new(),
         }
     }
 
@@ -271,6 +279,7 @@ impl Worker {
             now_ns,
         };
         self.pipeline.run(&mut self.batch, &mut env);
+        show_verdicts(&mut self.pipeline, &mut self.verdict_writers, now_ns);
         for tap in &mut *taps {
             tap.record_received(&self.batch);
         }
@@ -322,6 +331,7 @@ impl Worker {
             now_ns,
         };
         self.pipeline.resume(&mut self.batch, &mut env);
+        show_verdicts(&mut self.pipeline, &mut self.verdict_writers, now_ns);
         for tap in &mut *taps {
             tap.record_received(&self.batch);
         }
@@ -420,6 +430,7 @@ impl Worker {
                 done.give(frames);
             }
             Command::Tap(tap) => self.egress.taps.push(*tap),
+            Command::ShowVerdicts(writer) => self.verdict_writers.push(*writer),
             Command::PolicyCounters(mut counters, answer) => {
                 counters.copy_from(self.pipeline.policy_counters());
                 answer.give(counters);
@@ -435,9 +446,13 @@ impl Worker {
             Command::Account(answer) => {
                 answer.give(self.account());
             }
-            Command::Stop => {}
+            // What follows does it.
+            Command::ForgetReaders | Command::Stop => {}
         }
         self.egress.taps.retain(|tap| tap.wanted());
+        self.verdict_writers.retain(VerdictWriter::wanted);
+        let is_log_read = !self.verdict_writers.is_empty();
+        self.pipeline.verdicts_mut().keep(is_log_read);
         self.tables.refresh();
         self.publish();
         Ok(())
@@ -521,5 +536,15 @@ impl Worker {
 
     fn now_ns(&self) -> u64 {
         Duration::as_nanos(&self.clock.elapsed()) as u64
+    }
+}
+
+/// Shows what the policies said in the last run to whoever asked.
+#[inline]
+fn show_verdicts(pipeline: &mut Pipeline, writers: &mut [VerdictWriter], now_ns: u64) {
+    for verdict in pipeline.verdicts_mut().take() {
+        for writer in &mut *writers {
+            writer.write(now_ns, &verdict);
+        }
     }
 }

@@ -24,6 +24,7 @@ use crate::mailbox::{Answer, Outbox, answer, mailbox};
 use crate::queue::Queue;
 use crate::snapshot::Snapshot;
 use crate::tap::Tap;
+use crate::verdict_ring::VerdictWriter;
 use crate::waiter::{Bell, Waiter};
 use crate::worker::{Account, Command, FlowScan, Parts, Worker};
 use crate::worker_counters::{WORKER_COUNTERS, WorkerReading};
@@ -188,6 +189,22 @@ impl Workers {
     /// A worker that ended.
     pub fn tap(&self, worker: usize, tap: Tap) -> Result<(), Unresponsive> {
         self.tell(worker, Command::Tap(Box::new(tap)))
+    }
+
+    /// Lets one worker show its policy verdicts.
+    ///
+    /// # Errors
+    /// A worker that ended.
+    pub fn show_verdicts(&self, worker: usize, writer: VerdictWriter) -> Result<(), Unresponsive> {
+        self.tell(worker, Command::ShowVerdicts(Box::new(writer)))
+    }
+
+    /// Lets every worker drop what it held for readers that are gone.
+    pub fn forget_readers(&self) {
+        for index in 0..self.0.len() {
+            // One that ended holds nothing.
+            let _ = self.tell(index, Command::ForgetReaders);
+        }
     }
 
     /// Where every worker's frames are.

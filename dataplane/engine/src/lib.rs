@@ -13,6 +13,7 @@
 //! | [`table`] | the data structures behind both; they know no packets |
 //! | [`encap`] | tunnel headers |
 //! | [`trace`] | packets seen between the stages |
+//! | `verdict_log` | what the policy stage decided, for who asks |
 //!
 //! Every packet ends with exactly one verdict, and every frame with the caller, the pool or in
 //! [`Pipeline::held`].
@@ -37,6 +38,7 @@ pub mod tables;
 #[doc(hidden)]
 pub mod testbed;
 pub mod trace;
+mod verdict_log;
 
 pub use batch::{BATCH_FRAMES_MAX, BATCH_MAX, BORN_MAX, Batch};
 pub use builder::{PORTS_MAX, REMOTES_MAX, RangeKind, TableError, TablesBuilder};
@@ -52,4 +54,5 @@ pub use table::policy::{
     RuleVerdict, Traffic,
 };
 pub use tables::{Connection, Judgement, NodeTable, OuterPath, PortEntry, Remote, Side, Tables};
+pub use verdict_log::{PolicyVerdict, VerdictLog};
 pub use weft_wire::{MacAddr, Vni};

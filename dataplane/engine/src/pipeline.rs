@@ -16,6 +16,7 @@ use crate::table::flow::{FlowTable, Tick};
 use crate::table::policy::PolicyCounters;
 use crate::tables::{NodeTable, Tables};
 use crate::trace::{Observer, Passage};
+use crate::verdict_log::VerdictLog;
 
 /// What a pipeline must be told when it is made.
 #[derive(Clone, Copy, Debug)]
@@ -80,6 +81,7 @@ pub struct Pipeline {
     ip_id: u16,
     scratch: Vec<Packet>,
     policy: PolicyCounters,
+    verdicts: VerdictLog,
     /// Until when connections may be picked up from their reply; set by the first packets.
     pick_up_until_ns: Option<u64>,
     worker: u16,
@@ -100,6 +102,7 @@ pub(crate) struct Context<'a> {
     pub(crate) pmtu: &'a mut PmtuReports,
     pub(crate) ip_id: &'a mut u16,
     pub(crate) policy: &'a mut PolicyCounters,
+    pub(crate) verdicts: &'a mut VerdictLog,
     pub(crate) picks_up: bool,
     pub(crate) worker: u16,
     pub(crate) workers: u16,
@@ -160,6 +163,7 @@ impl Pipeline {
             ip_id: config.hash_seed as u16,
             scratch: Vec::with_capacity(BORN_MAX),
             policy: PolicyCounters::new(),
+            verdicts: VerdictLog::new(),
             pick_up_until_ns: None,
             worker: config.worker,
             workers: config.workers,
@@ -225,6 +229,7 @@ impl Pipeline {
             pmtu: &mut self.pmtu,
             ip_id: &mut self.ip_id,
             policy: &mut self.policy,
+            verdicts: &mut self.verdicts,
             picks_up: env.now_ns < pick_up_until_ns,
             worker: self.worker,
             workers: self.workers,
@@ -291,6 +296,11 @@ impl Pipeline {
     /// To forget what was counted for rules that are no more.
     pub fn policy_counters_mut(&mut self) -> &mut PolicyCounters {
         &mut self.policy
+    }
+
+    /// What the policies said in the last run, while it is kept.
+    pub fn verdicts_mut(&mut self) -> &mut VerdictLog {
+        &mut self.verdicts
     }
 
     /// The connections this worker knows.

@@ -30,11 +30,13 @@ impl Rig {
     fn new() -> Self {
         let umem = Umem::heap(FRAMES);
         let pool = FramePool::all(&umem).unwrap();
+        let mut pipeline = Pipeline::new(PipelineConfig::default());
+        pipeline.verdicts_mut().keep(true);
         Self {
             umem,
             pool,
             tables: Testbed::tables_of_topology(),
-            pipeline: Pipeline::new(PipelineConfig::default()),
+            pipeline,
             batch: Batch::new(),
             now_ns: 1_000_000_000,
         }
@@ -60,6 +62,7 @@ impl Rig {
         let (pipeline, batch) = (&mut self.pipeline, &mut self.batch);
         measure(|| {
             pipeline.run(batch, &mut env);
+            pipeline.verdicts_mut().take().for_each(drop);
             pipeline.expire(&mut env, batch);
         })
     }

@@ -3,7 +3,7 @@
 //!         and again when a policy changed: then by the direction that opened the connection, whichever packet comes.
 //! Reads:  `headers`, `track`, `rx_kind`, policies, FIB, node addresses, the connection's entry.
 //! Writes: `track` of what it lets begin; the version of the policies into the connection's entry; the rules'
-//!         counters. Bears resets for both ends of a TCP connection that is no longer allowed.
+//!         counters; verdicts, while somebody asks for them. Bears resets for both ends of a TCP connection that is no longer allowed.
 //! Drops:  what is not allowed, silently when it is new; whatever pods without a policy send or get; packets of
 //!         new connections when the flow table is full and nothing gives way.
 //! Order:  behind conntrack, so that replies and ICMP errors of allowed connections pass; connections begin here,
@@ -28,6 +28,7 @@ use crate::stage::conntrack;
 use crate::table::flow::{FlowKey, FlowRef};
 use crate::table::policy::{RuleId, Traffic};
 use crate::tables::{Connection, Judgement};
+use crate::verdict_log::PolicyVerdict;
 
 pub(crate) fn process(packets: &mut [Packet], context: &mut Context<'_>) {
     let (epoch, policy_epoch) = (
@@ -96,6 +97,12 @@ fn decide_new(
         && !(may_be_reply(&headers, context) && is_allowed_back(&headers, context))
     {
         context.policy.denied(rule);
+        note(
+            (connection, headers.ports.0),
+            judgement,
+            Some(reason),
+            context,
+        );
         return Err(reason);
     }
     conntrack::begin(packet, context)?;
@@ -103,11 +110,32 @@ fn decide_new(
         begun.add(packet);
         context.flows.allow(flow, context.tables.policy().epoch());
         match refusal {
-            None => count_allowed(&judgement, context),
+            None => {
+                count_allowed(&judgement, context);
+                note((connection, headers.ports.0), judgement, None, context);
+            }
             Some(_) => context.flows.reverse(flow),
         }
     }
     Ok(())
+}
+
+/// Keeps a verdict on a connection and its source port.
+#[inline]
+fn note(
+    (connection, source_port): (Connection, u16),
+    judgement: Judgement,
+    reason: Option<DropReason>,
+    context: &mut Context<'_>,
+) {
+    let policy_epoch = context.tables.policy().epoch();
+    context.verdicts.note(|| PolicyVerdict {
+        connection,
+        source_port,
+        judgement,
+        policy_epoch,
+        reason,
+    });
 }
 
 fn connection(packet: &Packet, context: &Context<'_>) -> Connection {
@@ -157,27 +185,34 @@ fn decide_again(
         packet.track.flow = None;
         return decide_new(packet, begun, context);
     };
-    let refusal = refusal(&key, packet, context);
-    let Some((_, rule)) = refusal else {
+    let connection = opened(&key, packet, context);
+    let judgement = context.tables.judge(&connection);
+    let Some((_, rule)) = judgement.refusal() else {
         context.flows.allow(flow, context.tables.policy().epoch());
         return Ok(());
     };
     context.policy.denied(rule);
+    let reason = DropReason::PolicyRevoked;
+    note(
+        (connection, key.tuple.ports().0),
+        judgement,
+        Some(reason),
+        context,
+    );
     reset::both_ends(packet, context);
     context.flows.remove(flow);
-    Err(DropReason::PolicyRevoked)
+    Err(reason)
 }
 
-/// Why a connection opened by packets with this key may not be. The packet at hand may be another one, but whatever
-/// has a node's address as source came from its stack: the source stage lets nobody else.
-fn refusal(key: &FlowKey, packet: &Packet, context: &Context<'_>) -> Option<(DropReason, RuleId)> {
+/// The connection that packets with this key open. The packet at hand may be another one, but whatever has a node's
+/// address as source came from its stack: the source stage lets nobody else.
+fn opened(key: &FlowKey, packet: &Packet, context: &Context<'_>) -> Connection {
     let source = key.tuple.source();
     let came_elsewhere = packet.headers.source == source && packet.rx_kind != PortKind::Node;
-    let connection = Connection {
+    Connection {
         source,
         destination: key.tuple.destination(),
         traffic: Traffic::new(Protocol(key.protocol), key.tuple.ports().1),
         from_node: !came_elsewhere && context.node.owns(source),
-    };
-    context.tables.judge(&connection).refusal()
+    }
 }

@@ -16,6 +16,7 @@ mod segments;
 mod sources;
 mod trace;
 mod tunnel;
+mod verdicts;
 
 use weft_engine::testbed::Outcome;
 use weft_engine::{DropReason, PortId, Verdict};

@@ -53,6 +53,16 @@ impl Traffic {
         Self((protocol.0 as u32) << 16 | port as u32)
     }
 
+    /// The protocol.
+    pub const fn protocol(self) -> Protocol {
+        Protocol((self.0 >> 16) as u8)
+    }
+
+    /// The destination's port; 0 where the protocol has none.
+    pub const fn port(self) -> u16 {
+        self.0 as u16
+    }
+
     /// Behind the last.
     pub(super) const END: u32 = 1 << 24;
 

@@ -24,6 +24,7 @@ pub mod mac;
 pub mod object;
 pub mod paths;
 pub mod policy;
+pub mod service;
 pub mod trace;
 
 pub use identity::{PodRef, PortName};

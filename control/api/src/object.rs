@@ -1,6 +1,6 @@
 //! Table objects: what the agent tells the dataplane about the cluster.
 //!
-//! Objects are upserted and deleted by [`Key`]. Later kinds (services) are added as variants;
+//! Objects are upserted and deleted by [`Key`]. Later kinds are added as variants;
 //! nothing here is ever renamed.
 
 use std::net::IpAddr;
@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::mac::MacAddr;
 use crate::policy::{EndpointPolicy, Identity, PolicyAddress};
+use crate::service::Service;
 
 /// One table object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +30,8 @@ pub enum Object {
     PolicyAddress(PolicyAddress),
     /// Rules of local pods.
     EndpointPolicy(EndpointPolicy),
+    /// A service.
+    Service(Service),
 }
 
 /// What names an object. The order of kinds is the order in which changes are sent: identities
@@ -67,6 +70,13 @@ pub enum Key {
     EndpointPolicy {
         /// The identity's number.
         identity: u32,
+    },
+    /// A [`Service`] by name.
+    Service {
+        /// Its namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
     },
 }
 
@@ -166,6 +176,10 @@ impl Object {
             },
             Self::EndpointPolicy(policy) => Key::EndpointPolicy {
                 identity: policy.identity,
+            },
+            Self::Service(service) => Key::Service {
+                namespace: service.namespace.clone(),
+                name: service.name.clone(),
             },
         }
     }

@@ -255,6 +255,7 @@ impl<'a> Sorted<'a> {
                 Object::Identity(identity) => sorted.policy.identities.push(identity),
                 Object::PolicyAddress(address) => sorted.policy.addresses.push(address),
                 Object::EndpointPolicy(policy) => sorted.policy.endpoints.push(policy),
+                Object::Service(_) => {}
             }
         }
         sorted

@@ -151,11 +151,46 @@ pub fn crc32c(packet: &[u8]) -> u32 {
     !crc
 }
 
+/// The CRC32c of a packet of `len` bytes whose ports were replaced: `change` is the exclusive or of both ports
+/// before and after, as they stand in the header. The checksum is linear, so the rest of the packet is not read.
+pub fn crc_moved(crc: u32, change: u32, len: usize) -> u32 {
+    let mut moved = 0;
+    for byte in change.to_be_bytes() {
+        moved = CRC_TABLE[usize::from(moved as u8 ^ byte)] ^ (moved >> 8);
+    }
+    // Behind the ports come as many bytes in which nothing changed: a multiplication by x to the power of their bits.
+    let mut bits = 8 * len.saturating_sub(4);
+    let mut power = 1 << 30;
+    while bits > 0 {
+        if bits & 1 == 1 {
+            moved = multiply(moved, power);
+        }
+        power = multiply(power, power);
+        bits >>= 1;
+    }
+    crc ^ moved
+}
+
+/// Product of two polynomials modulo Castagnoli's; as in the checksum, the highest bit is the lowest power.
+const fn multiply(a: u32, mut b: u32) -> u32 {
+    let mut product = 0;
+    let mut bit = 1 << 31;
+    while bit != 0 {
+        if a & bit != 0 {
+            product ^= b;
+        }
+        b = (b >> 1) ^ if b & 1 == 1 { POLYNOMIAL } else { 0 };
+        bit >>= 1;
+    }
+    product
+}
+
+/// Castagnoli's polynomial, bits reflected.
+const POLYNOMIAL: u32 = 0x82f6_3b78;
+
 const CRC_TABLE: [u32; 256] = crc_table();
 
 const fn crc_table() -> [u32; 256] {
-    /// Castagnoli's polynomial, bits reflected.
-    const POLYNOMIAL: u32 = 0x82f6_3b78;
     let mut table = [0; 256];
     let mut index = 0;
     while index < 256 {
@@ -204,6 +239,18 @@ mod tests {
             let mut chunks = SctpChunks::new(bytes);
             assert!(chunks.next().unwrap().is_err());
             assert!(chunks.next().is_none());
+        }
+    }
+
+    #[test]
+    fn the_checksum_moves_with_the_ports() {
+        for len in [12, 13, 100, 1_500, 65_000] {
+            let mut packet: Vec<u8> = (0..len).map(|at| (at * 7) as u8).collect();
+            let before = crc32c(&packet);
+            let old = u32::from_be_bytes(*packet.first_chunk().unwrap());
+            packet[..4].copy_from_slice(&[1, 2, 3, 4]);
+            let change = old ^ 0x0102_0304;
+            assert_eq!(crc_moved(before, change, len), crc32c(&packet), "{len}");
         }
     }
 

@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use weft_engine::testbed::{self, A, UPLINK, from_four, ip, packet};
 use weft_engine::{
-    BATCH_MAX, Batch, Env, Packet, Pipeline, PipelineConfig, PortId, Tables, Verdict,
+    BATCH_MAX, Batch, Env, FrontendKey, FrontendSpec, Packet, Pipeline, PipelineConfig, PortId,
+    ServiceId, ServiceSpec, Tables, Verdict,
 };
-use weft_wire::ChecksumField;
 use weft_wire::build;
+use weft_wire::{ChecksumField, Protocol};
 use weft_xsk::{FramePool, Umem};
 
 /// Frames of the memory: 64 packets of 64 KiB need 1,152.
@@ -170,6 +171,65 @@ fn new(criterion: &mut Criterion) {
     measure(criterion, "new/udp4_64B", BATCH_MAX, bench);
 }
 
+/// Where [`udp`] and [`tcp`] send to.
+const SERVICE_PORTS: [(Protocol, u16); 2] = [(Protocol::UDP, 53), (Protocol::TCP, 80)];
+
+/// Known connections to a service, and new ones. To be compared with `forward` and `new`.
+fn service(criterion: &mut Criterion) {
+    let families = [
+        ("10.1.1.10", "10.1.1.11", "10.96.0.9"),
+        ("fd00:1:1::10", "fd00:1:1::11", "fd00:96::9"),
+    ];
+    let [v4, v6] = families.map(|(_, backend, address)| service_tables(address, backend));
+    for (name, tables, frames) in [
+        (
+            "service/udp4_64B",
+            &v4,
+            udp("10.1.1.10", "10.96.0.9", 64, 64),
+        ),
+        (
+            "service/udp6_64B",
+            &v6,
+            udp("fd00:1:1::10", "fd00:96::9", 64, 64),
+        ),
+        (
+            "service/tcp4_1500B",
+            &v4,
+            tcp("10.1.1.10", "10.96.0.9", 1500),
+        ),
+    ] {
+        let mut bench = Bench::new(A, frames);
+        bench.tables = tables.clone();
+        measure(criterion, name, BATCH_MAX, bench);
+    }
+    let mut bench = Bench::new(A, udp("10.1.1.10", "10.96.0.9", 64, 64));
+    (bench.tables, bench.anew) = (v4, Some(0));
+    measure(criterion, "service_new/udp4_64B", BATCH_MAX, bench);
+}
+
+/// The node's tables with one service.
+fn service_tables(address: &str, backend: &str) -> Tables {
+    let frontend = |(protocol, port): (Protocol, u16)| FrontendSpec {
+        key: FrontendKey {
+            address: ip(address),
+            protocol: protocol.0,
+            port,
+        },
+        keeps_source: false,
+        drops: false,
+        sources: None,
+        backends: vec![0],
+    };
+    let spec = ServiceSpec {
+        backends: vec![(ip(backend), 8080)],
+        frontends: SERVICE_PORTS.map(frontend).into(),
+        ..ServiceSpec::default()
+    };
+    let mut bed = testbed::Testbed::new();
+    bed.change(|builder| builder.services().set(ServiceId(1), &spec));
+    bed.tables
+}
+
 fn tunnel(criterion: &mut Criterion) {
     let (a4, b4, a6, b6) = ("10.1.1.10", "10.1.2.5", "fd00:1:1::10", "fd00:1:2::5");
     for (name, port, frames) in [
@@ -194,6 +254,6 @@ fn config() -> Criterion {
 criterion_group! {
     name = benches;
     config = config();
-    targets = forward, new, tunnel
+    targets = forward, new, service, tunnel
 }
 criterion_main!(benches);

@@ -6,7 +6,7 @@ use crate::source::{Source, is_word};
 use crate::tree::File;
 
 /// Code that runs per packet or per burst. A folder ends with a slash.
-const PACKET_PATH: [&str; 27] = [
+const PACKET_PATH: [&str; 29] = [
     "dataplane/engine/src/stage/",
     "dataplane/engine/src/encap/",
     "dataplane/engine/src/batch.rs",
@@ -20,6 +20,8 @@ const PACKET_PATH: [&str; 27] = [
     "dataplane/engine/src/table/flow/",
     "dataplane/engine/src/table/fragment.rs",
     "dataplane/engine/src/table/policy/mod.rs",
+    "dataplane/engine/src/table/service/affinity.rs",
+    "dataplane/engine/src/table/service/mod.rs",
     "dataplane/engine/src/table/token_bucket.rs",
     "dataplane/wire/src/",
     "dataplane/snapshot/src/subscriber.rs",

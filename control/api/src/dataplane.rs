@@ -9,6 +9,7 @@ use crate::flow::FlowQuery;
 use crate::identity::{PodRef, PortName};
 use crate::mac::MacAddr;
 use crate::object::{Key, Object};
+use crate::service::ServiceQuery;
 use crate::trace::TraceQuestion;
 
 /// What can be asked of the dataplane.
@@ -67,6 +68,8 @@ pub enum Op {
     PolicyLog(PolicyLogSpec),
     /// The tracked connections: answers [`crate::flow::FlowList`].
     FlowList(FlowQuery),
+    /// The services and their connections: answers [`crate::service::ServiceList`].
+    ServiceList(ServiceQuery),
     /// What the tables would do to a packet, which is not sent: answers [`crate::trace::Trace`].
     Trace(TraceQuestion),
     /// Streams packets: answers [`CaptureStarted`], then the socket carries a pcapng file until the

@@ -41,6 +41,21 @@ pub struct FlowList {
     pub truncated: bool,
 }
 
+/// What a translated connection is to those who opened and who answer it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowService {
+    /// `NAMESPACE/NAME` of the service; absent when it is no more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The address it was opened to.
+    pub address: IpAddr,
+    /// The port.
+    pub port: u16,
+    /// Who it comes from to its backend, where that is not who opened it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<std::net::SocketAddr>,
+}
+
 /// One connection. Pairs count the direction that began it first, then the replies.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FlowStatus {
@@ -70,6 +85,9 @@ pub struct FlowStatus {
     pub age_ms: u64,
     /// Milliseconds since the last packet.
     pub idle_ms: u64,
+    /// The service it was opened to, whose backend `destination` is; absent for connections that are not translated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<FlowService>,
     /// What the sender's policy says, as of now.
     pub egress: PolicySide,
     /// What the receiver's policy says.

@@ -105,6 +105,54 @@ pub enum FrontendKind {
     HostPort,
 }
 
+/// Which services `service_list` asks for; what is absent does not matter.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceQuery {
+    /// Namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// Name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+}
+
+/// Answer to `service_list`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceList {
+    /// The services, by namespace and name.
+    pub services: Vec<ServiceStatus>,
+}
+
+/// A service as people see it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceStatus {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// How a backend is chosen.
+    pub algorithm: Algorithm,
+    /// Seconds a client keeps its backend; absent without affinity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub affinity_seconds: Option<u32>,
+    /// Where clients knock.
+    pub frontends: Vec<Frontend>,
+    /// Who answers, in the places that frontends name.
+    pub backends: Vec<BackendStatus>,
+}
+
+/// A backend with its connections through this node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackendStatus {
+    /// The backend.
+    #[serde(flatten)]
+    pub backend: Backend,
+    /// Connections there are.
+    pub connections: u64,
+    /// Connections begun since it is there, or since the dataplane started.
+    pub begun: u64,
+}
+
 impl FrontendKind {
     /// Whether clients outside the cluster use it.
     pub const fn is_external(self) -> bool {

@@ -766,6 +766,7 @@ fn flows(query: &FlowQuery) -> Result<Value, ApiError> {
             bytes: [600, 1_000_000],
             age_ms: 5_000,
             idle_ms: 10,
+            service: None,
             egress: side(PolicyOutcome::Allowed),
             ingress: side(PolicyOutcome::Elsewhere),
         }],

@@ -11,11 +11,12 @@ use ipnet::IpNet;
 use weft_api::dataplane::PortKind as ApiPortKind;
 use weft_api::envelope::{ApiError, ErrorKind};
 use weft_api::object::{LocalNode, Object, RangePurpose, RemoteNode, UnderlayPath};
+use weft_api::service::Service;
 use weft_api::{GATEWAY_MAC, GATEWAY_V4, GATEWAY_V6, LOCAL_MTU, MacAddr};
 use weft_engine::encap::vxlan;
 use weft_engine::{
-    NodeTable, OuterPath, PmtuReport, PortEntry, PortId, PortKind, RangeKind, Remote, RemoteId,
-    Tables, TablesBuilder, Vni,
+    Backend, BackendId, NodeTable, OuterPath, PmtuReport, PortEntry, PortId, PortKind, RangeKind,
+    Remote, RemoteId, ServiceId, Tables, TablesBuilder, Vni,
 };
 
 use crate::ports::{AttachedPort, Ports};
@@ -23,8 +24,10 @@ use crate::ports::{AttachedPort, Ports};
 use policy::PolicyObjects;
 
 pub mod policy;
+pub mod service;
 
 pub use policy::Policies;
+pub use service::Services;
 
 /// Inner MTU of a remote whose path is not known yet; it is unreachable anyway.
 const UNKNOWN_INNER_MTU: u32 = 1_280;
@@ -68,6 +71,7 @@ pub fn check(object: &Object) -> Result<(), ApiError> {
         Object::Identity(identity) => policy::check_identity(identity).or_else(&wrong),
         Object::PolicyAddress(address) => policy::check_address(address).or_else(&wrong),
         Object::EndpointPolicy(policy) => policy::check_endpoint(policy).or_else(&wrong),
+        Object::Service(service) => service::check(service).or_else(&wrong),
         _ => Ok(()),
     }
 }
@@ -82,6 +86,7 @@ pub struct Compiler {
     ranges: BTreeSet<(IpNet, bool)>,
     learned: BTreeMap<IpAddr, (u32, Instant)>,
     policy: Policies,
+    services: Services,
 }
 
 impl Compiler {
@@ -113,12 +118,29 @@ impl Compiler {
         self.set_ranges(&sorted.ranges);
         self.set_remotes(&sorted, ports);
         self.policy.apply(&sorted.policy, self.builder.policy());
+        self.services
+            .apply(&sorted.services, self.builder.services());
         self.builder.build()
     }
 
     /// The policies as they are in the tables.
     pub fn policies(&self) -> &Policies {
         &self.policy
+    }
+
+    /// The services as they are in the tables.
+    pub fn services(&self) -> &Services {
+        &self.services
+    }
+
+    /// A service's backends as they are counted.
+    pub fn backends(&mut self, service: ServiceId) -> &[Backend] {
+        self.builder.services().backends(service)
+    }
+
+    /// Numbers that went from a backend that is gone to another since the last call.
+    pub fn take_renumbered_backends(&mut self) -> Vec<BackendId> {
+        self.builder.services().take_renumbered()
     }
 
     /// See [`Policies::take_renamed`].
@@ -233,6 +255,7 @@ struct Sorted<'a> {
     paths: BTreeMap<IpAddr, &'a UnderlayPath>,
     ranges: BTreeSet<(IpNet, bool)>,
     policy: PolicyObjects<'a>,
+    services: Vec<&'a Service>,
 }
 
 impl<'a> Sorted<'a> {
@@ -255,7 +278,7 @@ impl<'a> Sorted<'a> {
                 Object::Identity(identity) => sorted.policy.identities.push(identity),
                 Object::PolicyAddress(address) => sorted.policy.addresses.push(address),
                 Object::EndpointPolicy(policy) => sorted.policy.endpoints.push(policy),
-                Object::Service(_) => {}
+                Object::Service(service) => sorted.services.push(service),
             }
         }
         sorted

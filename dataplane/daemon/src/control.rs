@@ -139,6 +139,12 @@ impl Control {
         {
             tracing::warn!(%error, "counters of policy rules begin with those of earlier rules");
         }
+        let renumbered = self.compiler.take_renumbered_backends();
+        if !renumbered.is_empty()
+            && let Err(error) = self.workers.forget_backends(&renumbered)
+        {
+            tracing::warn!(%error, "counters of backends begin with those of earlier ones");
+        }
         let snapshot = Snapshot::new(tables, &self.ports.homes(), self.workers.len() as u16);
         self.publisher.publish(snapshot);
         self.workers.ring_all();

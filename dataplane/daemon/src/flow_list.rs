@@ -4,11 +4,11 @@ use std::net::IpAddr;
 use std::ops::ControlFlow;
 
 use weft_api::envelope::{ApiError, ErrorKind};
-use weft_api::flow::{FLOWS_SHOWN, FlowList, FlowQuery, FlowStatus};
+use weft_api::flow::{FLOWS_SHOWN, FlowList, FlowQuery, FlowService, FlowStatus};
 use weft_engine::packet::Headers;
 use weft_engine::table::flow::State;
 use weft_engine::table::policy::has_ports;
-use weft_engine::{FlowFilter, FlowInfo, Traffic};
+use weft_engine::{FlowFilter, FlowInfo, FrontendKey, Traffic};
 use weft_wire::Protocol;
 
 use crate::control::Control;
@@ -94,8 +94,15 @@ fn status(worker: u16, flow: &FlowInfo, view: &View<'_>) -> FlowStatus {
         flow.original
     };
     let (tuple, protocol) = (opening.tuple, Protocol(opening.protocol));
-    let (source_port, destination_port) = tuple.ports();
-    let (source, destination) = (tuple.source(), tuple.destination());
+    let source = tuple.source();
+    let source_port = tuple.ports().0;
+    // Of a service's connection: who really answers.
+    let answers = if flow.translated {
+        flow.reply.tuple
+    } else {
+        tuple.mirrored()
+    };
+    let (destination, destination_port) = (answers.source(), answers.ports().0);
     let traffic = Traffic::new(protocol, destination_port);
     let (egress, ingress) = view.sides(source, destination, traffic);
     let turned = |[a, b]: [u64; 2]| if flow.reversed { [b, a] } else { [a, b] };
@@ -113,8 +120,26 @@ fn status(worker: u16, flow: &FlowInfo, view: &View<'_>) -> FlowStatus {
         bytes: turned(flow.bytes),
         age_ms: flow.age_ns / 1_000_000,
         idle_ms: flow.idle_ns / 1_000_000,
+        service: flow.translated.then(|| service(flow, view)),
         egress,
         ingress,
+    }
+}
+
+fn service(flow: &FlowInfo, view: &View<'_>) -> FlowService {
+    let (asked, reply) = (flow.original.tuple, flow.reply.tuple);
+    let (address, port) = (asked.destination(), asked.ports().1);
+    let goes_on_as = (reply.destination(), reply.ports().1);
+    let is_other = goes_on_as != (asked.source(), asked.ports().0);
+    FlowService {
+        name: view.service_at(&FrontendKey {
+            address,
+            protocol: flow.original.protocol,
+            port,
+        }),
+        address,
+        port,
+        source: is_other.then(|| goes_on_as.into()),
     }
 }
 

@@ -21,6 +21,7 @@ mod policy_log;
 mod ports;
 mod queue;
 mod server;
+mod service_list;
 mod snapshot;
 mod start;
 mod status;

@@ -14,10 +14,10 @@ use weft_api::explain::{
 use weft_api::object::{Key, Object};
 use weft_api::policy::PolicyRule;
 use weft_engine::table::policy::has_ports;
-use weft_engine::{Connection, DropReason, PolicyCounters, Side, Tables, Traffic};
+use weft_engine::{Connection, DropReason, FrontendKey, PolicyCounters, Side, Tables, Traffic};
 use weft_wire::Protocol;
 
-use crate::compile::Policies;
+use crate::compile::{Compiler, Policies, Services};
 use crate::control::Control;
 use crate::objects::ObjectStore;
 use crate::ports::Ports;
@@ -118,14 +118,14 @@ pub struct View<'a> {
     ports: &'a Ports,
     tables: &'a Tables,
     policies: &'a Policies,
+    services: &'a Services,
 }
 
 impl<'a> View<'a> {
     /// What is in force now.
     pub fn of(control: &'a Control) -> Self {
         let tables = &control.publisher.current().tables;
-        let policies = control.compiler.policies();
-        Self::new(&control.objects, &control.ports, tables, policies)
+        Self::new(&control.objects, &control.ports, tables, &control.compiler)
     }
 
     /// What these are.
@@ -133,13 +133,15 @@ impl<'a> View<'a> {
         objects: &'a ObjectStore,
         ports: &'a Ports,
         tables: &'a Tables,
-        policies: &'a Policies,
+        compiler: &'a Compiler,
     ) -> Self {
+        let (policies, services) = (compiler.policies(), compiler.services());
         Self {
             objects,
             ports,
             tables,
             policies,
+            services,
         }
     }
 
@@ -281,6 +283,13 @@ impl<'a> View<'a> {
     /// Version of the policies in force.
     pub fn policy_epoch(&self) -> u32 {
         self.tables.policy().epoch()
+    }
+
+    /// `NAMESPACE/NAME` of the service at this frontend.
+    pub fn service_at(&self, key: &FrontendKey) -> Option<String> {
+        let frontend = self.tables.frontend(key)?;
+        let (namespace, name) = self.services.name(frontend.service)?;
+        Some(format!("{namespace}/{name}"))
     }
 
     /// What the sender's and the receiver's policies say.

@@ -19,6 +19,7 @@ use crate::control::Control;
 use crate::flow_list;
 use crate::policy;
 use crate::policy_log::PolicyLog;
+use crate::service_list;
 use crate::status;
 use crate::tap::{self, Filter, SNAPLEN_MAX};
 use crate::trace;
@@ -165,6 +166,7 @@ fn answer(writer: &mut Vec<u8>, id: u64, op: Op, control: &mut Control) -> io::R
         Op::PolicyList => respond(writer, id, policy::list(control)),
         Op::PolicyExplain(question) => respond(writer, id, policy::explain(control, &question)),
         Op::FlowList(query) => respond(writer, id, flow_list::list(control, &query)),
+        Op::ServiceList(query) => respond(writer, id, service_list::list(control, &query)),
         Op::Trace(question) => respond(writer, id, trace::answer(control, &question)),
         Op::Status => respond(writer, id, Ok(status::status(control))),
         Op::Capture(_) | Op::PolicyLog(_) => Ok(()),

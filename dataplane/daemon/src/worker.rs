@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use rtrb::Producer;
 use weft_engine::table::flow::Tick;
 use weft_engine::{
-    BATCH_MAX, Batch, Env, FlowInfo, Packet, Pipeline, PmtuReport, PolicyCounters, PortId,
-    PortKind, RuleId, Verdict,
+    BATCH_MAX, BackendId, Batch, Env, FlowInfo, Packet, Pipeline, PmtuReport, PolicyCounters,
+    PortId, PortKind, RuleId, Verdict,
 };
 use weft_snapshot::{SharedCounters, Subscriber};
 use weft_xsk::{FramePool, Umem};
@@ -72,6 +72,10 @@ pub enum Command {
     PolicyCounters(Box<PolicyCounters>, Answer<Box<PolicyCounters>>),
     /// Begin anew to count these rules: their numbers went to others.
     ForgetRules(Box<[RuleId]>, Answer<Box<[RuleId]>>),
+    /// Fill in the connections there are and those begun of these backends.
+    BackendCounts(BackendCounts, Answer<BackendCounts>),
+    /// Begin anew to count these backends' connections: their numbers went to others.
+    ForgetBackends(Box<[BackendId]>, Answer<Box<[BackendId]>>),
     /// Show some connections.
     Flows(FlowScan, Answer<FlowScan>),
     /// Say where this worker's frames are, and read the kernel's counters.
@@ -79,6 +83,9 @@ pub enum Command {
     /// End the thread.
     Stop,
 }
+
+/// Backends and their counts, in memory of the asker.
+pub type BackendCounts = Box<[(BackendId, (u64, u64))]>;
 
 /// Part of a look through a worker's connections: between two rounds it reads no more than there is room for.
 pub struct FlowScan {
@@ -439,6 +446,18 @@ impl Worker {
                 let counters = self.pipeline.policy_counters_mut();
                 rules.iter().for_each(|rule| counters.forget(*rule));
                 answer.give(rules);
+            }
+            Command::BackendCounts(mut counts, answer) => {
+                let known = self.pipeline.flows().backends();
+                counts
+                    .iter_mut()
+                    .for_each(|(id, count)| *count = known.of(*id));
+                answer.give(counts);
+            }
+            Command::ForgetBackends(backends, answer) => {
+                let counters = self.pipeline.backend_counters_mut();
+                backends.iter().for_each(|it| counters.forget(*it));
+                answer.give(backends);
             }
             Command::Flows(scan, answer) => {
                 answer.give(self.scan(scan));

@@ -12,7 +12,8 @@ use thread_priority::{
     RealtimeThreadSchedulePolicy, ThreadPriority, ThreadPriorityValue, ThreadSchedulePolicy,
 };
 use weft_engine::{
-    FlowInfo, PORTS_MAX, Pipeline, PipelineConfig, PmtuReport, PolicyCounters, PortId, RuleId,
+    BackendId, FlowInfo, PORTS_MAX, Pipeline, PipelineConfig, PmtuReport, PolicyCounters, PortId,
+    RuleId,
 };
 use weft_snapshot::{Publisher, SharedCounters};
 use weft_xsk::{FramePool, Umem};
@@ -35,6 +36,9 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// ICMP reports of a worker that may wait for the control side.
 const REPORTS_MAX: usize = 64;
+
+/// Backends a worker is asked for at once: some 50 us of its time.
+const BACKENDS_PER_LOOK: usize = 1024;
 
 /// Places of the flow table a worker looks at between two rounds: some 20 us.
 const FLOWS_PER_LOOK: usize = 256;
@@ -244,6 +248,36 @@ impl Workers {
     pub fn forget_rules(&self, rules: &[RuleId]) -> Result<(), Unresponsive> {
         for index in 0..self.0.len() {
             self.ask(index, |done| Command::ForgetRules(rules.into(), done))?;
+        }
+        Ok(())
+    }
+
+    /// Connections there are and those begun, of all workers, for each of these backends.
+    ///
+    /// # Errors
+    /// A worker that does not answer.
+    pub fn backend_counts(&self, backends: &[BackendId]) -> Result<Vec<(u64, u64)>, Unresponsive> {
+        let mut sums = vec![(0, 0); backends.len()];
+        for index in 0..self.0.len() {
+            let parts = backends.chunks(BACKENDS_PER_LOOK);
+            for (part, sums) in parts.zip(sums.chunks_mut(BACKENDS_PER_LOOK)) {
+                let asked = part.iter().map(|it| (*it, (0, 0))).collect();
+                let counted = self.ask(index, |done| Command::BackendCounts(asked, done))?;
+                for (sum, (_, (live, begun))) in sums.iter_mut().zip(counted) {
+                    *sum = (sum.0 + live, sum.1 + begun);
+                }
+            }
+        }
+        Ok(sums)
+    }
+
+    /// Lets every worker begin anew to count these backends' connections.
+    ///
+    /// # Errors
+    /// A worker that does not answer.
+    pub fn forget_backends(&self, backends: &[BackendId]) -> Result<(), Unresponsive> {
+        for index in 0..self.0.len() {
+            self.ask(index, |done| Command::ForgetBackends(backends.into(), done))?;
         }
         Ok(())
     }

@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use crate::packet::{PortId, PortKind, RemoteId};
 use crate::table::fib::Route;
 use crate::table::policy::PolicyBuilder;
+use crate::table::service::ServiceBuilder;
 use crate::tables::{NodeTable, OuterPath, PortEntry, Remote, Tables};
 
 /// Why an object cannot be in the tables.
@@ -51,6 +52,7 @@ pub enum RangeKind {
 pub struct TablesBuilder {
     tables: Tables,
     policy: PolicyBuilder,
+    services: ServiceBuilder,
     /// Every claim to a prefix, best first: [`Route`]'s order. One prefix may be claimed twice, as when
     /// the only node's pod prefix is the whole range.
     claims: BTreeMap<IpNet, Vec<Route>>,
@@ -65,13 +67,25 @@ impl TablesBuilder {
     /// The next version. Its epoch is one more than the last one's.
     pub fn build(&mut self) -> Tables {
         self.tables.epoch += 1;
+        let before = (self.tables.policy.epoch(), self.tables.services.epoch());
         self.tables.policy = self.policy.build();
+        self.tables.services = self.services.build();
+        let after = (self.tables.policy.epoch(), self.tables.services.epoch());
+        if before != after {
+            let next = self.tables.connections_epoch.checked_add(1);
+            self.tables.connections_epoch = next.unwrap_or(1);
+        }
         self.tables.clone()
     }
 
     /// The policies in the making.
     pub fn policy(&mut self) -> &mut PolicyBuilder {
         &mut self.policy
+    }
+
+    /// The services in the making.
+    pub fn services(&mut self) -> &mut ServiceBuilder {
+        &mut self.services
     }
 
     /// Sets or replaces this node. Its own addresses and `weft0`'s end in its stack; its pod prefixes

@@ -20,6 +20,8 @@ pub enum Stage {
     Owner,
     /// Which connection a packet belongs to.
     Conntrack,
+    /// Services' addresses to backends' and back.
+    Service,
     /// Whether the connection may be.
     Policy,
     /// Later fragments follow the first.
@@ -36,13 +38,14 @@ pub enum Stage {
 
 impl Stage {
     /// All stages, in pipeline order.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Parse,
         Self::Decap,
         Self::Source,
         Self::Gateway,
         Self::Owner,
         Self::Conntrack,
+        Self::Service,
         Self::Policy,
         Self::Fragment,
         Self::Route,
@@ -63,6 +66,7 @@ impl Stage {
             Self::Gateway => "gateway",
             Self::Owner => "owner",
             Self::Conntrack => "conntrack",
+            Self::Service => "service",
             Self::Policy => "policy",
             Self::Fragment => "fragment",
             Self::Route => "route",

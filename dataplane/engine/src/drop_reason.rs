@@ -83,6 +83,14 @@ drop_reasons! {
     // Connection tracking.
     FlowTableFull = "flow-table-full", "A new connection for which no unanswered or finished one gave way.";
 
+    // Services.
+    NoBackend = "no-backend", "A service that has no backend; answered with a reset or with ICMP.";
+    NoLocalBackend = "no-local-backend", "A service that answers on nodes with a backend only, and this node has none.";
+    SourceRange = "source-range", "The client is in none of the source ranges of the service (loadBalancerSourceRanges).";
+    SourcePorts = "source-ports", "No free source port for a connection whose source has to be translated.";
+    BackendGone = "backend-gone", "The backend of a running connection is gone from its service; TCP's ends got a reset.";
+    SctpFragment = "sctp-fragment", "A fragment of an SCTP packet whose port is translated: its checksum needs the whole packet.";
+
     // Policy.
     NoPolicy = "no-policy", "A pod of this node the agent has sent no policy for; nothing passes until it does.";
     PolicyEgress = "policy-egress", "The sender's policy does not allow the connection.";

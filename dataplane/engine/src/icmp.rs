@@ -8,7 +8,7 @@ use weft_wire::{MacAddr, icmp};
 use crate::builder::PORTS_MAX;
 use crate::packet::{Network, Origin, Packet, PortId, PortKind};
 use crate::pipeline::Context;
-use crate::stage::parse;
+use crate::stage::{parse, service};
 use crate::table::token_bucket::{Rate, TokenBucket};
 
 /// Errors about packets of one port: the kernel's icmp_msgs_per_sec and icmp_msgs_burst
@@ -34,7 +34,7 @@ impl IcmpLimiter {
         }
     }
 
-    fn take(&mut self, port: PortId, now_ns: u64) -> bool {
+    pub(crate) fn take(&mut self, port: PortId, now_ns: u64) -> bool {
         self.buckets
             .get_mut(port.index())
             .is_some_and(|bucket| bucket.take(RATE, now_ns))
@@ -42,10 +42,12 @@ impl IcmpLimiter {
 }
 
 /// Tells the sender of `packet` about `error`, if that is allowed, affordable and possible. The answer
-/// is born undecided: it is routed like any packet.
+/// is born undecided: it is routed like any packet. A translated packet becomes what its sender sent, since that is
+/// quoted; it is to be dropped.
 #[cold]
 #[inline(never)]
-pub(crate) fn answer(packet: &Packet, error: IcmpError, context: &mut Context<'_>) {
+pub(crate) fn answer(packet: &mut Packet, error: IcmpError, context: &mut Context<'_>) {
+    service::restore(packet, context);
     let Some(from) = may_answer(packet, error, context) else {
         return;
     };

@@ -53,6 +53,10 @@ pub use table::policy::{
     Decision, PolicyBuilder, PolicyCounters, PolicyDirection, RULES_COUNTED_MAX, Rule, RuleId,
     RuleVerdict, Traffic,
 };
+pub use table::service::{
+    Algorithm, Backend, BackendId, FrontendKey, FrontendSpec, ServiceBuilder, ServiceId,
+    ServiceSpec,
+};
 pub use tables::{Connection, Judgement, NodeTable, OuterPath, PortEntry, Remote, Side, Tables};
 pub use verdict_log::{PolicyVerdict, VerdictLog};
 pub use weft_wire::{MacAddr, Vni};

@@ -7,7 +7,8 @@ use weft_wire::{ChecksumField, Fragment, Protocol, TcpFlags};
 use weft_xsk::{FrameChain, Gso};
 
 use crate::drop_reason::DropReason;
-use crate::table::flow::{Direction, FlowRef, FlowTable};
+use crate::table::flow::{Direction, FlowRef, FlowTable, Tuple};
+use crate::table::service::{BackendId, ServiceId};
 
 /// A port of this node: index into [`crate::Tables`]' ports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -258,8 +259,19 @@ pub struct Track {
     pub is_new: bool,
     /// It is an ICMP error about a packet of the connection, and itself none of its packets.
     pub related: bool,
+    /// The connection's packets are translated.
+    pub translated: bool,
     /// Hash of what names the connection, the same for both directions; 0 while not computed.
     pub hash: u64,
+}
+
+/// Written by `service`: what a packet was before its addresses or ports were replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Translation {
+    /// Addresses and ports it came with.
+    pub came: Tuple,
+    /// The service and the backend chosen for it, when it is of no known connection.
+    pub chosen: Option<(ServiceId, BackendId)>,
 }
 
 /// One packet. Each group of fields has one stage that writes it.
@@ -285,6 +297,10 @@ pub struct Packet {
     pub admitted: bool,
     /// `conntrack`: the connection.
     pub track: Track,
+    /// `service`: another worker was asked for its connection.
+    pub sought: bool,
+    /// `service`: what it was before it was translated.
+    pub translation: Option<Translation>,
     /// `route`: the way out.
     pub egress: Egress,
     /// `route`: largest IP packet on the way, if it must be cut into fragments or segments of that size.
@@ -310,6 +326,15 @@ impl Packet {
             rx,
             rx_kind,
             ..Self::default()
+        }
+    }
+
+    /// Where it came from, before any translation.
+    #[inline]
+    pub fn client(&self) -> IpAddr {
+        match &self.translation {
+            Some(translation) => translation.came.source(),
+            None => self.headers.source,
         }
     }
 

@@ -14,6 +14,7 @@ use crate::pmtu::{PmtuReport, PmtuReports, REPORTS_MAX};
 use crate::stage::{self, fragment::Fragments};
 use crate::table::flow::{FlowTable, Tick};
 use crate::table::policy::PolicyCounters;
+use crate::table::service::{Affinity, BackendCounters};
 use crate::tables::{NodeTable, Tables};
 use crate::trace::{Observer, Passage};
 use crate::verdict_log::VerdictLog;
@@ -82,6 +83,7 @@ pub struct Pipeline {
     scratch: Vec<Packet>,
     policy: PolicyCounters,
     verdicts: VerdictLog,
+    affinity: Affinity,
     /// Until when connections may be picked up from their reply; set by the first packets.
     pick_up_until_ns: Option<u64>,
     worker: u16,
@@ -103,6 +105,7 @@ pub(crate) struct Context<'a> {
     pub(crate) ip_id: &'a mut u16,
     pub(crate) policy: &'a mut PolicyCounters,
     pub(crate) verdicts: &'a mut VerdictLog,
+    pub(crate) affinity: &'a mut Affinity,
     pub(crate) picks_up: bool,
     pub(crate) worker: u16,
     pub(crate) workers: u16,
@@ -164,6 +167,7 @@ impl Pipeline {
             scratch: Vec::with_capacity(BORN_MAX),
             policy: PolicyCounters::new(),
             verdicts: VerdictLog::new(),
+            affinity: Affinity::new(config.hash_seed),
             pick_up_until_ns: None,
             worker: config.worker,
             workers: config.workers,
@@ -230,6 +234,7 @@ impl Pipeline {
             ip_id: &mut self.ip_id,
             policy: &mut self.policy,
             verdicts: &mut self.verdicts,
+            affinity: &mut self.affinity,
             picks_up: env.now_ns < pick_up_until_ns,
             worker: self.worker,
             workers: self.workers,
@@ -301,6 +306,9 @@ impl Pipeline {
     /// What the policies said in the last run, while it is kept.
     pub fn verdicts_mut(&mut self) -> &mut VerdictLog {
         &mut self.verdicts
+    /// To forget what was counted for backends that are no more.
+    pub fn backend_counters_mut(&mut self) -> &mut BackendCounters {
+        self.flows.backends_mut()
     }
 
     /// The connections this worker knows.
@@ -371,8 +379,8 @@ fn receive(line: &mut Line<'_, '_, impl Observer>) {
 /// Whether the packet may go on.
 fn decide(line: &mut Line<'_, '_, impl Observer>) {
     line.pass(Stage::Conntrack, stage::conntrack::process);
-    // Service translation has its place here: before policy, so that egress rules see backends.
-    //
+    // Before policy, so that egress rules see backends.
+    line.pass(Stage::Service, stage::service::process);
     // Of connections that are known, once; what is not allowed begins none.
     line.pass(Stage::Policy, stage::policy::process);
     // After whatever decides about first fragments, so that later ones of the same batch follow.

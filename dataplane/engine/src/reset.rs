@@ -7,7 +7,7 @@ use weft_wire::{EtherType, EthernetHeader, Ipv4Header, Ipv6Header, MacAddr};
 use weft_wire::{Protocol, TcpFlags, TcpHeader};
 use zerocopy::IntoBytes;
 
-use crate::packet::{Origin, Packet};
+use crate::packet::{Origin, Packet, Translation};
 use crate::pipeline::Context;
 use crate::stage::parse;
 
@@ -42,6 +42,24 @@ pub(crate) fn both_ends(packet: &Packet, context: &mut Context<'_>) {
     }
 }
 
+/// Bears a reset for the sender of a TCP segment that nobody takes (RFC 9293 section 3.10.7.1), as often as ICMP errors
+/// may be sent.
+#[cold]
+#[inline(never)]
+pub(crate) fn refuse(packet: &Packet, context: &mut Context<'_>) {
+    if packet.headers.tcp_flags.intersects(TcpFlags::RST) || context.room() == 0 {
+        return;
+    }
+    if !context.icmp.take(packet.rx, context.now_ns) {
+        context.counters.icmp_limited += 1;
+        return;
+    }
+    let [_, to_sender] = resets(packet, context);
+    if let Some(built) = to_sender.and_then(|reset| build(packet, &reset, context)) {
+        context.bear(built);
+    }
+}
+
 fn resets(packet: &Packet, context: &Context<'_>) -> [Option<Reset>; 2] {
     let headers = &packet.headers;
     let upper = packet.frames.first().and_then(|first| {
@@ -57,13 +75,19 @@ fn resets(packet: &Packet, context: &Context<'_>) -> [Option<Reset>; 2] {
     let behind = sequence
         .wrapping_add(headers.l4_len().saturating_sub(tcp_len) as u32)
         .wrapping_add(counts(TcpFlags::SYN) + counts(TcpFlags::FIN));
-    let sender = (headers.source, headers.ports.0);
-    let receiver = (headers.destination, headers.ports.1);
     let to_receiver = Reset {
-        from: sender,
-        to: receiver,
+        from: (headers.source, headers.ports.0),
+        to: (headers.destination, headers.ports.1),
         sequence,
         acknowledgement: acknowledges.then(|| tcp.acknowledgement()),
+    };
+    // The sender knows the connection by what it sent.
+    let (sender, receiver) = match packet.translation {
+        None => (to_receiver.from, to_receiver.to),
+        Some(Translation { came, .. }) => {
+            let (from, to) = came.ports();
+            ((came.source(), from), (came.destination(), to))
+        }
     };
     let to_sender = Reset {
         from: receiver,

@@ -16,6 +16,7 @@ use crate::drop_reason::DropReason;
 use crate::packet::{PortId, PortKind, RemoteId};
 use crate::table::fib::{Fib, Route};
 use crate::table::policy::{Decision, PolicyDirection, PolicyTables, RuleId, Traffic};
+use crate::table::service::{Frontend, FrontendKey, ServiceTables};
 
 /// Tunnel endpoints by address. Its keys come from the cluster's objects, not from the network, so the
 /// hash needs no secret seed.
@@ -31,6 +32,8 @@ pub struct Tables {
     pub(crate) vteps: Arc<VtepMap>,
     pub(crate) fib: Fib,
     pub(crate) policy: PolicyTables,
+    pub(crate) services: ServiceTables,
+    pub(crate) connections_epoch: u32,
 }
 
 impl Tables {
@@ -89,6 +92,28 @@ impl Tables {
     #[inline]
     pub fn policy(&self) -> &PolicyTables {
         &self.policy
+    }
+
+    /// The services.
+    #[inline]
+    pub fn services(&self) -> &ServiceTables {
+        &self.services
+    }
+
+    /// The frontend a packet is addressed to, if it is one.
+    #[inline]
+    pub fn frontend(&self, key: &FrontendKey) -> Option<&Frontend> {
+        self.services.get(key).or_else(|| {
+            let of_node = self.node()?.addresses.contains(&key.address);
+            of_node.then(|| self.services.get(&key.of_node()))?
+        })
+    }
+
+    /// Number of what is said about running connections: changes only when a policy may deny one or a service's
+    /// backend is gone. 0 is no version.
+    #[inline]
+    pub fn connections_epoch(&self) -> u32 {
+        self.connections_epoch
     }
 
     /// What the policies of this node say about a connection: the sender's and the receiver's, each where

@@ -27,7 +27,6 @@ use crate::batch::{BATCH_MAX, Batch};
 use crate::builder::{RangeKind, TablesBuilder};
 use crate::packet::{Checksum, Packet, PortId, PortKind, RemoteId, Track, Verdict};
 use crate::pipeline::{Env, Pipeline, PipelineConfig};
-use crate::table::policy::PolicyBuilder;
 use crate::tables::{NodeTable, OuterPath, PortEntry, Remote, Tables};
 
 /// Port of pod A.
@@ -232,16 +231,16 @@ impl Testbed {
         topology().build()
     }
 
-    /// The same with each port on its worker, and other policies.
+    /// The same with each port on its worker, and something else changed.
     ///
     /// # Panics
     /// When there is no such port.
     pub fn tables_with(
         workers: &[(PortId, u16)],
-        change: impl FnOnce(&mut PolicyBuilder),
+        change: impl FnOnce(&mut TablesBuilder),
     ) -> Tables {
         let mut builder = topology();
-        change(builder.policy());
+        change(&mut builder);
         for (id, worker) in workers {
             let tables = builder.build();
             let mut port = tables.port(*id).expect("a port of the testbed").clone();

@@ -8,7 +8,8 @@ use crate::batch::Batch;
 use crate::chain::Writer;
 use crate::counters::Stage;
 use crate::packet::{
-    Checksum, Egress, Headers, Origin, Packet, PortId, PortKind, RemoteId, Track, Verdict,
+    Checksum, Egress, Headers, Origin, Packet, PortId, PortKind, RemoteId, Track, Translation,
+    Verdict,
 };
 use crate::pipeline::{Env, Pipeline, PipelineConfig};
 use crate::tables::Tables;
@@ -57,6 +58,8 @@ pub struct Sight {
     pub tunnel: Option<RemoteId>,
     /// Its connection.
     pub track: Track,
+    /// What it was before it was translated.
+    pub translation: Option<Translation>,
     /// Its way out.
     pub egress: Egress,
     /// Largest IP packet of that way, when it is larger.
@@ -87,6 +90,7 @@ impl Sight {
             headers: packet.headers,
             tunnel: packet.tunnel,
             track: packet.track,
+            translation: packet.translation,
             egress: packet.egress,
             cut_to: packet.cut_to,
             checksum: packet.checksum,

@@ -5,8 +5,11 @@
 
 use allocation_counter::{AllocationInfo, measure};
 use weft_engine::testbed::{self, A, B, Testbed, UPLINK, chain_of, from_four, from_six, packet};
-use weft_engine::{BATCH_MAX, Batch, Env, Packet, Pipeline, PipelineConfig, PortId, Verdict};
-use weft_wire::{ChecksumField, build};
+use weft_engine::{
+    Algorithm, BATCH_MAX, Batch, Env, FrontendKey, FrontendSpec, Packet, Pipeline, PipelineConfig,
+    PortId, ServiceId, ServiceSpec, Verdict,
+};
+use weft_wire::{ChecksumField, Protocol, build};
 use weft_xsk::{FramePool, Umem};
 
 /// 64 packets of 64 KiB are 1,152 frames, and their segments as many again.
@@ -205,6 +208,55 @@ fn new_connections_and_a_table_that_is_full_of_them() {
     }
     let counters = rig.pipeline.flows().counters();
     assert!(counters.new == 2560 && counters.evicted + counters.expired > 2000);
+}
+
+/// A service whose backends are pod B and one far away, by chance and with affinity, and its address.
+fn with_service(rig: &mut Rig, backends: &[&str], far: &str) -> &'static str {
+    let address = if far.contains(':') {
+        "fd00:96::9"
+    } else {
+        "10.96.0.9"
+    };
+    let mut bed = Testbed::new();
+    let spec = ServiceSpec {
+        algorithm: Algorithm::LeastConnections,
+        affinity_seconds: Some(1),
+        backends: backends.iter().map(|it| (testbed::ip(it), 8080)).collect(),
+        frontends: [(Protocol::TCP, 80), (Protocol::UDP, 53)]
+            .map(|(protocol, port)| FrontendSpec {
+                key: FrontendKey {
+                    address: testbed::ip(address),
+                    protocol: protocol.0,
+                    port,
+                },
+                keeps_source: false,
+                drops: false,
+                sources: None,
+                backends: (0..backends.len() as u32).collect(),
+            })
+            .into(),
+    };
+    bed.change(|builder| builder.services().set(ServiceId(1), &spec));
+    rig.tables = bed.tables;
+    address
+}
+
+#[test]
+fn services() {
+    let mut rig = Rig::new();
+    for (source, backends) in [
+        (A4, [B4, "10.1.2.5", A4]),
+        (A6, ["fd00:1:1::11", "fd00:1:2::5", A6]),
+    ] {
+        let address = with_service(&mut rig, &backends, source);
+        let frames = (0..32).map(|n| packet(source, address).udp(1024 + n, 53).build());
+        rig.costs_nothing("udp", (A, frames.collect()), all_sent);
+        let frames = (0..32).map(|n| packet(source, address).tcp(1024 + n, 80).build());
+        rig.costs_nothing("tcp", (A, frames.collect()), all_sent);
+        let address = with_service(&mut rig, &[], source);
+        let frames = vec![packet(source, address).tcp(999, 80).build()];
+        rig.costs_nothing("refused", (A, frames), all_answered);
+    }
 }
 
 #[test]

@@ -95,8 +95,7 @@ impl Rig {
     }
 
     fn view(&self) -> View<'_> {
-        let policies = self.compiler.policies();
-        View::new(&self.objects, &self.ports, &self.tables, policies)
+        View::new(&self.objects, &self.ports, &self.tables, &self.compiler)
     }
 
     fn explain(&self, from: &str, to: &str, port: u16) -> PolicyExplained {

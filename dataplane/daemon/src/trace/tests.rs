@@ -100,12 +100,11 @@ impl Rig {
     }
 
     fn ask(&mut self, port: &str, packet: TracePacket) -> Result<Trace, ApiError> {
-        let policies = self.compiler.policies();
         let place = Place {
             ports: &self.ports,
             compiler: &self.compiler,
             tables: &self.tables,
-            view: View::new(&self.objects, &self.ports, &self.tables, policies),
+            view: View::new(&self.objects, &self.ports, &self.tables, &self.compiler),
         };
         let question = TraceQuestion {
             port: port.into(),

@@ -5,7 +5,9 @@ use weft_api::explain::{PolicyOutcome, PolicySide};
 use weft_api::trace::{TraceStep, TraceVerdict, TraceWay};
 use weft_engine::packet::Headers;
 use weft_engine::trace::{Sight, Way};
-use weft_engine::{Checksum, Egress, Network, Origin, PortId, RemoteId, Stage, Traffic, Verdict};
+use weft_engine::{
+    Checksum, Egress, Network, Origin, PortId, RemoteId, ServiceId, Stage, Traffic, Verdict,
+};
 use weft_wire::{EthernetHeader, Ipv4Header, Ipv6Header, Protocol, TcpFlags};
 
 use super::Place;
@@ -109,7 +111,8 @@ impl Place<'_> {
             },
             Stage::Owner => None,
             Stage::Conntrack => Some("taken for the first packet of its connection".to_owned()),
-            Stage::Policy => Some(self.policy(&sight.headers)),
+            Stage::Service => self.service(sight),
+            Stage::Policy => Some(self.policy(sight)),
             Stage::Fragment if sight.verdict == Verdict::Consumed => {
                 Some("held until its first fragment comes".to_owned())
             }
@@ -121,11 +124,32 @@ impl Place<'_> {
         }
     }
 
-    fn policy(&self, headers: &Headers) -> String {
+    /// `shop/web: tcp 10.1.1.10:4000 > 10.96.0.10:80 becomes tcp 10.1.1.10:4000 > 10.1.1.11:8080`.
+    fn service(&self, sight: &Sight) -> Option<String> {
+        let translation = sight.translation?;
+        let came = Headers {
+            source: translation.came.source(),
+            destination: translation.came.destination(),
+            ports: translation.came.ports(),
+            ..sight.headers
+        };
+        let (came, goes) = (headers(&came), headers(&sight.headers));
+        let chosen = translation.chosen.and_then(|(id, _)| self.service_name(id));
+        let service = chosen.unwrap_or_else(|| "a service".to_owned());
+        Some(format!("{service}: {came} becomes {goes}"))
+    }
+
+    fn service_name(&self, id: ServiceId) -> Option<String> {
+        let (namespace, name) = self.compiler.services().name(id)?;
+        Some(format!("{namespace}/{name}"))
+    }
+
+    fn policy(&self, sight: &Sight) -> String {
+        let headers = &sight.headers;
         let traffic = Traffic::new(headers.protocol, headers.ports.1);
-        let (egress, ingress) = self
-            .view
-            .sides(headers.source, headers.destination, traffic);
+        let came = sight.translation.map(|it| it.came.source());
+        let source = came.unwrap_or(headers.source);
+        let (egress, ingress) = self.view.sides(source, headers.destination, traffic);
         format!("egress {}, ingress {}", side(&egress), side(&ingress))
     }
 

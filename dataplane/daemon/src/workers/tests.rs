@@ -4,7 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use weft_engine::testbed::{self, A, B, Testbed, UPLINK};
-use weft_engine::{DropReason, FlowTable, PortId, Rule, RuleVerdict, Tables};
+use weft_engine::{
+    DropReason, FlowTable, FrontendKey, FrontendSpec, PortId, Rule, RuleVerdict, ServiceId,
+    ServiceSpec, Tables,
+};
 use weft_snapshot::{Publisher, SharedCounters};
 use weft_xsk::{FramePool, RingSizes, SentPacket, SimKernel, Socket, Umem};
 
@@ -213,6 +216,59 @@ fn both_ways_of_a_connection_meet_in_its_owners_table() {
     assert_eq!(handed.collect::<Vec<_>>(), [500, 500]);
 }
 
+/// Pod A as the backend of a service for everybody.
+fn service_of_a() -> ServiceSpec {
+    ServiceSpec {
+        backends: vec![(testbed::ip("10.1.1.10"), 1000)],
+        frontends: vec![FrontendSpec {
+            key: FrontendKey {
+                address: testbed::ip("10.96.0.9"),
+                protocol: 17,
+                port: 80,
+            },
+            keeps_source: false,
+            drops: false,
+            sources: None,
+            backends: vec![0],
+        }],
+        ..ServiceSpec::default()
+    }
+}
+
+#[test]
+fn a_backends_answers_find_the_worker_of_its_client() {
+    let ports = [(A, 0), (B, 1)];
+    let tables = Testbed::tables_with(&ports, |builder| {
+        builder.services().set(ServiceId(1), &service_of_a());
+    });
+    let mut rig = Rig::with_tables(&ports, 256, tables);
+    for number in 0..20_u16 {
+        let asked = testbed::packet("10.1.1.11", "10.96.0.9").udp(53, 80);
+        rig.inject(B, &asked.payload(&number.to_be_bytes()).build());
+        assert_eq!(numbers(&rig.wait_for(A, 1)), [number]);
+        rig.inject(A, &datagram("10.1.1.11", number));
+        let answers = rig.wait_for(B, 1);
+        assert_eq!(numbers(&answers), [number]);
+        let source = [&[10, 96, 0, 9][..], &answers[0].bytes[30..34]].concat();
+        assert_eq!(answers[0].bytes[26..34], source, "in the service's name");
+    }
+    let begun = |rig: &Rig| {
+        rig.workers
+            .readings()
+            .map(|(_, r)| r.flows[1])
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(begun(&rig), [0, 1], "the client's");
+    // What the backend says of itself is a connection of its own, at home after a look at the other worker's.
+    let own = testbed::packet("10.1.1.10", "10.1.1.11").udp(7, 8);
+    for number in 0..20_u16 {
+        rig.inject(A, &own.clone().payload(&number.to_be_bytes()).build());
+        assert_eq!(numbers(&rig.wait_for(B, 1)), [number]);
+    }
+    assert_eq!(begun(&rig), [1, 1]);
+    assert_eq!(rig.frames(), u64::from(FRAMES));
+}
+
 #[test]
 fn fragments_that_come_before_their_first_wait_at_the_owner() {
     let mut rig = Rig::new(&[(A, 0), (B, 1)], 256);
@@ -285,7 +341,8 @@ fn counters_of_a_rule_are_summed_and_forgotten() {
         verdict: RuleVerdict::Deny,
         id: RuleId(9),
     };
-    let tables = Testbed::tables_with(&[(A, 0), (B, 1)], |policy| {
+    let tables = Testbed::tables_with(&[(A, 0), (B, 1)], |builder| {
+        let policy = builder.policy();
         policy.set_rules(testbed::ANYBODY, vec![], vec![deny.clone()]);
     });
     let mut rig = Rig::with_tables(&[(A, 0), (B, 1)], 256, tables);

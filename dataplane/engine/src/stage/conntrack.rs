@@ -12,7 +12,8 @@ use crate::counters::Stage;
 use crate::drop_reason::DropReason;
 use crate::packet::{Headers, Network, Packet, Track};
 use crate::pipeline::Context;
-use crate::table::flow::{FlowKey, Seen, Tick, Tracked, Upper};
+use crate::table::flow::{FlowKey, Seen, Tick, Tracked, Tuple, Upper};
+use crate::table::service::BackendId;
 
 pub(crate) use read::flow_hash;
 
@@ -72,17 +73,20 @@ fn note(packet: &mut Packet, tracked: Tracked) -> Result<(), DropReason> {
             flow,
             direction,
             is_new,
+            translated,
         } => {
             packet.track = Track {
                 flow: Some(flow),
                 direction,
                 is_new,
+                translated,
                 ..packet.track
             };
             Ok(())
         }
         Tracked::Stray => Ok(()),
         Tracked::Full => Err(DropReason::FlowTableFull),
+        Tracked::Taken => Err(DropReason::SourcePorts),
     }
 }
 
@@ -91,7 +95,12 @@ fn note(packet: &mut Packet, tracked: Tracked) -> Result<(), DropReason> {
 fn seen_again(packet: &Packet, context: &Context<'_>) -> Option<Seen> {
     let first = packet.frames.first()?;
     match read::message(&packet.headers, context.umem.bytes(first)) {
-        Message::Packet(key, upper) => Some(seen(&packet.headers, key, upper, context)),
+        Message::Packet(key, upper) => {
+            // A connection is known by what its packets come with.
+            let tuple = packet.translation.map_or(key.tuple, |it| it.came);
+            let key = FlowKey { tuple, ..key };
+            Some(seen(&packet.headers, key, upper, context))
+        }
         Message::Error(_) | Message::None => None,
     }
 }
@@ -107,10 +116,20 @@ pub(super) fn follow(packet: &mut Packet, context: &mut Context<'_>) -> bool {
 /// Begins the connection of a packet that has none; some begin none.
 pub(super) fn begin(packet: &mut Packet, context: &mut Context<'_>) -> Result<(), DropReason> {
     let now = Tick::of_ns(context.now_ns);
-    match seen_again(packet, context) {
-        Some(seen) => note(packet, context.flows.begin(&seen, now)),
-        None => Ok(()),
-    }
+    let Some(seen) = seen_again(packet, context) else {
+        return Ok(());
+    };
+    let tracked = match packet.translation {
+        None => context.flows.begin(&seen, now),
+        Some(translation) => {
+            let headers = &packet.headers;
+            let there = Tuple::new(headers.source, headers.destination, headers.ports);
+            let reply = there.ok_or(DropReason::SourcePorts)?.mirrored();
+            let backend = translation.chosen.map_or(BackendId::NONE, |(_, it)| it);
+            context.flows.begin_translated(&seen, reply, backend, now)
+        }
+    };
+    note(packet, tracked)
 }
 
 /// An ICMP error belongs to the connection of the packet it quotes, and goes against it.
@@ -133,6 +152,7 @@ fn relate(
             flow: Some(flow),
             direction,
             related: true,
+            translated: context.flows.is_translated(flow),
             ..packet.track
         };
     }

@@ -4,6 +4,8 @@
 //! Drops:  duplicates, overlaps (RFC 5722), what is too early for too long, too many at once.
 //! Order:  behind every stage that needs ports to decide; in front of route, which does not.
 
+use std::net::IpAddr;
+
 use weft_wire::Fragment;
 
 use crate::builder::PORTS_MAX;
@@ -11,10 +13,17 @@ use crate::counters::Stage;
 use crate::drop_reason::DropReason;
 use crate::packet::{Network, Packet, PortKind, Verdict};
 use crate::pipeline::Context;
+use crate::stage::service;
 use crate::table::fragment::{Arrival, Arrived, EntryId, FragmentKey, FragmentTable};
 
-/// What was decided about a first fragment: on its way, or dropped.
-type Decision = Option<DropReason>;
+/// What was decided about a first fragment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Decision {
+    /// Why it was dropped, if it was.
+    dropped: Option<DropReason>,
+    /// Source and destination it goes on with, where they were translated.
+    addresses: Option<(IpAddr, IpAddr)>,
+}
 
 /// The worker's fragments.
 pub(crate) type Fragments = FragmentTable<Decision, Packet>;
@@ -53,21 +62,30 @@ fn follow(packet: &mut Packet, fragment: Fragment, context: &mut Context<'_>) {
     let arrival = arrival(packet, fragment);
     let verdict = match context.fragments.arrive(&arrival, context.now_ns) {
         Arrived::First(entry) => {
-            let decision = match packet.verdict {
-                Verdict::Drop(reason) => Some(reason),
-                _ => None,
+            let headers = &packet.headers;
+            let decision = Decision {
+                dropped: match packet.verdict {
+                    Verdict::Drop(reason) => Some(reason),
+                    _ => None,
+                },
+                addresses: packet
+                    .translation
+                    .map(|_| (headers.source, headers.destination)),
             };
             context.fragments.decide(entry, decision);
-            release(entry, decision, context);
+            release(entry, &decision, context);
             context.fragments.settle(entry);
             return;
         }
-        Arrived::Follow(None) => return,
-        Arrived::Follow(Some(reason)) => Verdict::Drop(reason),
+        Arrived::Follow(decision) => return apply(packet, &decision, context),
         Arrived::Early(entry) => return hold(packet, entry, context),
         Arrived::Duplicate => Verdict::Drop(DropReason::FragmentDuplicate),
         Arrived::Overlap(entry) => {
-            release(entry, Some(DropReason::FragmentOverlap), context);
+            let decision = Decision {
+                dropped: Some(DropReason::FragmentOverlap),
+                addresses: None,
+            };
+            release(entry, &decision, context);
             Verdict::Drop(DropReason::FragmentOverlap)
         }
         Arrived::Full => Verdict::Drop(DropReason::FragmentTableFull),
@@ -77,16 +95,32 @@ fn follow(packet: &mut Packet, fragment: Fragment, context: &mut Context<'_>) {
     }
 }
 
+/// Does to a later fragment what was done to the first one.
+fn apply(packet: &mut Packet, decision: &Decision, context: &mut Context<'_>) {
+    if !packet.is_pending() {
+        return;
+    }
+    if let Some(reason) = decision.dropped {
+        packet.verdict = Verdict::Drop(reason);
+    } else if let Some(addresses) = decision.addresses {
+        service::readdress(packet, addresses, context);
+    }
+}
+
 fn arrival(packet: &Packet, fragment: Fragment) -> Arrival {
     let headers = &packet.headers;
     let protocol = match headers.network {
         Network::V6 => ANY_PROTOCOL,
         _ => headers.protocol.0,
     };
+    let (source, destination) = match packet.translation {
+        None => (headers.source, headers.destination),
+        Some(translation) => (translation.came.source(), translation.came.destination()),
+    };
     Arrival {
         key: FragmentKey {
-            source: headers.source,
-            destination: headers.destination,
+            source,
+            destination,
             protocol,
             identification: fragment.identification,
         },
@@ -122,16 +156,14 @@ fn hold(packet: &mut Packet, entry: EntryId, context: &mut Context<'_>) {
 }
 
 /// Lets held fragments go the way of the first one.
-fn release(entry: EntryId, decision: Decision, context: &mut Context<'_>) {
+fn release(entry: EntryId, decision: &Decision, context: &mut Context<'_>) {
     while let Some(mut packet) = context.fragments.release(entry) {
         if context.room() == 0 {
             context.counters.drop(DropReason::BurstFull);
             context.pool.free_chain(&mut packet.frames);
             continue;
         }
-        if let Some(reason) = decision {
-            packet.verdict = Verdict::Drop(reason);
-        }
+        apply(&mut packet, decision, context);
         context.bear(packet);
     }
 }

@@ -1,7 +1,8 @@
 //! What:   is the pods' gateway: answers ARP, neighbour discovery and ping for it, in place.
 //! Reads:  node (gateway addresses and MAC), port.
 //! Writes: the whole frame of a packet it answers, `verdict`.
-//! Drops:  all other ARP and neighbour discovery, and whatever else is sent to the gateway.
+//! Drops:  all other ARP and neighbour discovery, and whatever else is sent to the gateway, but for what may be
+//!         answers of the node's own stack to itself.
 //! Order:  behind source, so that an answer goes to who asked; in front of connection tracking and
 //!         routing, which the gateway's own traffic is none of.
 
@@ -22,6 +23,7 @@ use crate::counters::Stage;
 use crate::drop_reason::DropReason;
 use crate::packet::{Network, Packet, PortKind, Verdict};
 use crate::pipeline::Context;
+use crate::table::policy::has_ports;
 use crate::tables::PortEntry;
 
 /// Hops an answer may make; it makes none.
@@ -50,7 +52,7 @@ fn serve(packet: &mut Packet, context: &mut Context<'_>) -> Result<(), DropReaso
     let answered = match packet.headers.network {
         Network::Arp => answer_arp(packet, context)?,
         Network::V6 if is_discovery(packet, context.umem) => answer_solicitation(packet, context)?,
-        _ if !is_for_gateway(packet, context) => return Ok(()),
+        _ if !is_for_gateway(packet, context) || may_answer_service(packet) => return Ok(()),
         _ => answer_echo(packet, context)?,
     };
     packet.verdict = Verdict::Tx(answered.id);
@@ -62,6 +64,12 @@ fn is_for_gateway(packet: &Packet, context: &Context<'_>) -> bool {
         IpAddr::V4(to) => to == context.node.gateway4,
         IpAddr::V6(to) => to == context.node.gateway6,
     }
+}
+
+/// The node's stack knows its own connections to services that it answers itself as the gateway's: see
+/// `stage/service/source.rs`. What is none of them finds no way.
+fn may_answer_service(packet: &Packet) -> bool {
+    packet.rx_kind == PortKind::Node && has_ports(packet.headers.protocol)
 }
 
 fn answer_arp<'a>(

@@ -12,6 +12,7 @@ pub(crate) mod parse;
 pub(crate) mod policy;
 pub(crate) mod rewrite;
 pub(crate) mod route;
+pub(crate) mod service;
 pub(crate) mod source;
 
 use crate::counters::Stage;

@@ -24,7 +24,7 @@ use crate::drop_reason::DropReason;
 use crate::packet::{Headers, Network, Packet, PortKind};
 use crate::pipeline::Context;
 use crate::reset;
-use crate::stage::conntrack;
+use crate::stage::{conntrack, service};
 use crate::table::flow::{FlowKey, FlowRef};
 use crate::table::policy::{RuleId, Traffic};
 use crate::tables::{Connection, Judgement};
@@ -33,7 +33,7 @@ use crate::verdict_log::PolicyVerdict;
 pub(crate) fn process(packets: &mut [Packet], context: &mut Context<'_>) {
     let (epoch, policy_epoch) = (
         context.tables.epoch() as u32,
-        context.tables.policy().epoch(),
+        context.tables.connections_epoch(),
     );
     let mut begun = Begun::default();
     super::each(Stage::Policy, packets, context, |packet, context| {
@@ -88,13 +88,13 @@ fn decide_new(
     }
     // Another packet of this batch may have begun the connection.
     if begun.may_hold(packet) && conntrack::follow(packet, context) {
-        return Ok(());
+        return service::follow(packet, context);
     }
     let connection = connection(packet, context);
     let judgement = context.tables.judge(&connection);
     let refusal = judgement.refusal();
     if let Some((reason, rule)) = refusal
-        && !(may_be_reply(&headers, context) && is_allowed_back(&headers, context))
+        && !(may_be_reply(packet, context) && is_allowed_back(&headers, context))
     {
         context.policy.denied(rule);
         note(
@@ -108,7 +108,9 @@ fn decide_new(
     conntrack::begin(packet, context)?;
     if let Some(flow) = packet.track.flow {
         begun.add(packet);
-        context.flows.allow(flow, context.tables.policy().epoch());
+        context
+            .flows
+            .allow(flow, context.tables.connections_epoch());
         match refusal {
             None => {
                 count_allowed(&judgement, context);
@@ -140,19 +142,23 @@ fn note(
 
 fn connection(packet: &Packet, context: &Context<'_>) -> Connection {
     let headers = &packet.headers;
+    // A translated source is the node's, who connects is not.
+    let source = packet.client();
     Connection {
-        source: headers.source,
+        source,
         destination: headers.destination,
         traffic: Traffic::new(headers.protocol, headers.ports.1),
-        from_node: packet.rx_kind == PortKind::Node && context.node.owns(headers.source),
+        from_node: packet.rx_kind == PortKind::Node && context.node.owns(source),
     }
 }
 
 /// Whether it cannot open a connection, and those it may be part of are not all known; see the module's text.
-fn may_be_reply(headers: &Headers, context: &Context<'_>) -> bool {
+fn may_be_reply(packet: &Packet, context: &Context<'_>) -> bool {
+    let headers = &packet.headers;
     let opens =
         headers.tcp_flags.intersects(TcpFlags::SYN) && !headers.tcp_flags.intersects(TcpFlags::ACK);
-    context.picks_up && headers.protocol == Protocol::TCP && !opens
+    let to_service = packet.translation.is_some();
+    context.picks_up && headers.protocol == Protocol::TCP && !opens && !to_service
 }
 
 /// Whether the receiver may connect to the sender.
@@ -188,7 +194,9 @@ fn decide_again(
     let connection = opened(&key, packet, context);
     let judgement = context.tables.judge(&connection);
     let Some((_, rule)) = judgement.refusal() else {
-        context.flows.allow(flow, context.tables.policy().epoch());
+        context
+            .flows
+            .allow(flow, context.tables.connections_epoch());
         return Ok(());
     };
     context.policy.denied(rule);
@@ -208,7 +216,7 @@ fn decide_again(
 /// address as source came from its stack: the source stage lets nobody else.
 fn opened(key: &FlowKey, packet: &Packet, context: &Context<'_>) -> Connection {
     let source = key.tuple.source();
-    let came_elsewhere = packet.headers.source == source && packet.rx_kind != PortKind::Node;
+    let came_elsewhere = packet.client() == source && packet.rx_kind != PortKind::Node;
     Connection {
         source,
         destination: key.tuple.destination(),

@@ -102,13 +102,17 @@ fn look_up(packet: &mut Packet, context: &mut Context<'_>) -> Result<u32, DropRe
     // What the pipeline built itself may go anywhere: back to another node, or to the stack.
     let received = packet.origin == Origin::Received;
     let from = packet.rx_kind;
+    // A service's connection may come in here and go on to another node, and its replies back.
+    let translated = packet.translation.is_some();
     match context.tables.fib().lookup(destination) {
         Route::Local(id) => {
             let port = context.tables.port(id).ok_or(DropReason::PortGone)?;
             packet.egress = Egress::Local(id);
             Ok(port.mtu)
         }
-        Route::Remote(_) if received && from == PortKind::Uplink => Err(DropReason::Transit),
+        Route::Remote(_) if received && from == PortKind::Uplink && !translated => {
+            Err(DropReason::Transit)
+        }
         Route::Remote(id) => {
             let remote = context.tables.remote(id).ok_or(DropReason::NoNeighbour)?;
             packet.egress = Egress::Remote(id);
@@ -116,10 +120,10 @@ fn look_up(packet: &mut Packet, context: &mut Context<'_>) -> Result<u32, DropRe
         }
         Route::Host => {
             let own = context.node.owns(destination);
-            if received && from == PortKind::Node {
+            if received && from == PortKind::Node && !(own && translated) {
                 return Err(DropReason::HostLoop);
             }
-            if received && from == PortKind::Uplink && !own {
+            if received && from == PortKind::Uplink && !own && !translated {
                 return Err(DropReason::Transit);
             }
             let id = context.node.node_port.ok_or(DropReason::PortGone)?;
@@ -152,7 +156,7 @@ pub(super) fn counts_as_hop(packet: &Packet) -> bool {
 }
 
 #[inline]
-fn check_hops(packet: &Packet, context: &mut Context<'_>) -> Result<(), DropReason> {
+fn check_hops(packet: &mut Packet, context: &mut Context<'_>) -> Result<(), DropReason> {
     if !counts_as_hop(packet) {
         return Ok(());
     }

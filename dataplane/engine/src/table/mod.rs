@@ -5,4 +5,5 @@ pub mod flow;
 pub mod fragment;
 pub mod lpm;
 pub mod policy;
+pub mod service;
 pub mod token_bucket;

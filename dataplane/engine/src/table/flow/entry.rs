@@ -48,7 +48,8 @@ pub(super) struct Cold {
     pub(super) created: u32,
     /// Version of the policies that allowed the connection; 0 while none did.
     pub(super) policy_epoch: u32,
-    /// Backend chosen for a service's connection. Reserved: written by no stage yet.
+    /// [`BackendId`](crate::table::service::BackendId) of a connection to a service; 0 of others, and while not known
+    /// after a restart: what it was to another process means nothing.
     pub(super) backend: u32,
     /// MSS each side announced in its SYN, by the direction of the SYN; 0 while not seen.
     pub(super) mss: [u16; 2],
@@ -150,6 +151,8 @@ pub struct FlowInfo {
     pub reversed: bool,
     /// Ended by RST or ABORT.
     pub reset: bool,
+    /// The reply's tuple is not the original's mirror.
+    pub translated: bool,
     /// Packets by direction.
     pub packets: [u64; 2],
     /// Bytes of IP packets by direction.

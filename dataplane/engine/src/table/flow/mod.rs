@@ -13,6 +13,7 @@
 //! | `index.rs`, `queue.rs` | hash to entry; state to longest silent entry |
 //! | `store.rs` | how entries come and go |
 //! | `track.rs`, `tcp.rs`, `sctp.rs` | what a packet does to its connection |
+//! | `translate.rs` | connections whose packets' addresses are replaced |
 //! | `recover.rs` | taking over what another process left |
 //!
 //! Nothing is allocated after [`FlowTable::new`].
@@ -28,6 +29,7 @@ mod state;
 mod store;
 mod tcp;
 mod track;
+mod translate;
 
 #[cfg(test)]
 mod model_tests;
@@ -48,6 +50,8 @@ pub use sctp::{Chunk, ChunkKind};
 pub use state::{Standing, State, Tick};
 pub use tcp::Segment;
 pub use track::{Seen, Tracked, Upper};
+
+use crate::table::service::BackendCounters;
 
 use entry::{Flags, Pair4, Pair6};
 use memory::{Family, Number};
@@ -117,6 +121,7 @@ pub struct FlowTable {
     /// First of the free entries that were used before, by family.
     free: [u32; 2],
     counters: FlowCounters,
+    backends: BackendCounters,
     /// The state [`FlowTable::reap`] looks at next.
     reaped: usize,
 }
@@ -141,6 +146,7 @@ impl FlowTable {
             queues: Queues::new(),
             free: [NONE; 2],
             counters: FlowCounters::new(),
+            backends: BackendCounters::new(),
             reaped: 0,
         }
     }
@@ -197,32 +203,6 @@ impl FlowTable {
         if let Some(number) = self.resolve(flow) {
             self.release(number);
         }
-    }
-
-    /// Gives the replies of a connection another tuple, that of a translation: a packet of either is
-    /// found from now on. False when another connection has that tuple, or it is of the other family.
-    pub fn translate(&mut self, flow: FlowRef, reply: Tuple) -> bool {
-        let Some(number) = self.resolve(flow) else {
-            return false;
-        };
-        let key = FlowKey {
-            tuple: reply,
-            protocol: self.memory.hot(number).protocol,
-        };
-        let hash = key.hash(self.seed);
-        let taken = self
-            .search(&key, hash)
-            .is_some_and(|(other, _)| other != number);
-        if taken || !self.set_reply(number, reply) {
-            return false;
-        }
-        self.memory.hot_mut(number).flags |= Flags::TRANSLATED;
-        self.reseal(number);
-        if !self.memory.add_slot(hash, number, Direction::Reply) {
-            self.release(number);
-            return false;
-        }
-        true
     }
 
     /// Removes connections that are overdue, at most `most` of them, and says how many it removed.
@@ -333,17 +313,6 @@ impl FlowTable {
         }
     }
 
-    /// What names the packets of the direction in which the connection was opened.
-    pub fn opening(&self, flow: FlowRef) -> Option<FlowKey> {
-        let number = self.resolve(flow)?;
-        let (original, reply) = self.keys(number);
-        Some(if self.memory.hot(number).has(Flags::REVERSED) {
-            reply
-        } else {
-            original
-        })
-    }
-
     /// Remembers what a SYN announced: the MSS its sender takes, and its window scale. Only while the
     /// connection is being opened: a forged SYN later changes nothing.
     pub fn learn(
@@ -440,6 +409,7 @@ impl FlowTable {
             picked_up: hot.has(Flags::PICKED_UP),
             reversed: hot.has(Flags::REVERSED),
             reset: hot.has(Flags::RESET),
+            translated: hot.has(Flags::TRANSLATED),
             packets: hot.packets.map(|it| it.get()),
             bytes: hot.bytes.map(|it| it.get()),
             age_ns: now.since_ns(Tick(cold.created)),

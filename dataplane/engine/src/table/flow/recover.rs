@@ -71,7 +71,8 @@ impl FlowTable {
         }
         let hot = self.memory.hot_mut(number);
         (hot.epoch, hot.egress) = (0, [0; 2]);
-        self.memory.cold_mut(number).policy_epoch = 0;
+        let cold = self.memory.cold_mut(number);
+        (cold.policy_epoch, cold.backend) = (0, 0);
         self.counters.current += 1;
         recovery.kept += 1;
         true

@@ -7,6 +7,7 @@ use super::entry::{self, Cold, Flags, Hot, Pair4, Pair6};
 use super::key::{Direction, FlowKey, Tuple};
 use super::memory::{Family, FlowMemory, Number};
 use super::state::{Standing, State, Tick};
+use crate::table::service::BackendId;
 
 /// Overdue connections removed for each new one, so that a table under load does not depend on
 /// [`FlowTable::expire`] alone. Two: it gains on the arrivals.
@@ -120,6 +121,8 @@ impl FlowTable {
                     }
                 });
         }
+        let backend = std::mem::take(&mut self.memory.cold_mut(number).backend);
+        self.backends.ended(BackendId(backend));
         let state = self.memory.hot(number).state();
         self.queues.unlink(&mut self.memory, state, number);
         self.give_free(number);

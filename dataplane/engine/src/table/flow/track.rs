@@ -50,11 +50,15 @@ pub enum Tracked {
         direction: Direction,
         /// It is the connection's first.
         is_new: bool,
+        /// Addresses or ports of the connection's packets are replaced.
+        translated: bool,
     },
     /// Of no connection, and none that could begin with it.
     Stray,
     /// It would begin a connection, but there is no room.
     Full,
+    /// Another connection's packets have the tuple its replies would have.
+    Taken,
 }
 
 /// How long datagrams go to and fro before they are a stream: as in Linux's nf_conntrack_proto_udp.c.
@@ -114,6 +118,7 @@ impl FlowTable {
                 flow,
                 direction,
                 is_new,
+                translated: self.memory.hot(number).has(Flags::TRANSLATED),
             },
             None => Tracked::Stray,
         }

@@ -1,0 +1,244 @@
+//! What:   services' addresses to backends' and back: a new connection to a frontend gets a backend, packets of known
+//!         ones the addresses and ports of the other side's view; ICMP errors about them too.
+//! Reads:  `headers`, `track`, services, the connection's entry.
+//! Writes: addresses, ports and checksums in the packet, `headers`, `translation`; the clients' backends (affinity);
+//!         `verdict` of replies to a client of another worker. Bears a reset or an ICMP error where nobody answers.
+//! Drops:  what no backend takes, clients outside the source ranges, connections whose backend is gone.
+//! Order:  behind conntrack, which knows connections by what their packets come with; in front of policy, whose rules
+//!         are about backends, and which lets the connection begin.
+
+mod error;
+mod source;
+mod translate;
+
+use weft_wire::answer::IcmpError;
+use weft_wire::{Protocol, TcpFlags};
+
+use crate::counters::Stage;
+use crate::drop_reason::DropReason;
+use crate::icmp;
+use crate::packet::{Network, Packet, Track, Verdict};
+use crate::pipeline::Context;
+use crate::reset;
+use crate::stage::owner;
+use crate::table::flow::{Direction, FlowKey, FlowRef, HashSeed, Tuple};
+use crate::table::policy::has_ports;
+use crate::table::service::{Backend, Chance, Frontend, FrontendKey};
+
+pub(crate) use translate::{readdress, restore};
+
+use translate::translate;
+
+/// Seed of the hash by which backends are chosen: no secret, since all nodes have to choose alike.
+const CHOICE: HashSeed = HashSeed::new(0x6d61_676c_6576);
+
+pub(crate) fn process(packets: &mut [Packet], context: &mut Context<'_>) {
+    super::each(
+        Stage::Service,
+        packets,
+        context,
+        |packet, context| match packet.track.flow {
+            Some(_) if !packet.track.translated => Ok(()),
+            Some(flow) => go_on(packet, flow, context),
+            None if context.tables.services().is_empty() => Ok(()),
+            None => choose(packet, context),
+        },
+    );
+}
+
+/// Translates a packet of a known connection.
+#[inline(never)]
+fn go_on(packet: &mut Packet, flow: FlowRef, context: &mut Context<'_>) -> Result<(), DropReason> {
+    let direction = packet.track.direction;
+    if packet.track.related {
+        return error::translate(packet, flow, direction, context);
+    }
+    let (epoch, of_connections) = (
+        context.tables.epoch() as u32,
+        context.tables.connections_epoch(),
+    );
+    if !context.flows.is_allowed(flow, epoch, of_connections) && is_gone(flow, context) {
+        return end(packet, flow, direction, context);
+    }
+    match context.flows.translation(flow, direction) {
+        Some(there) => translate(packet, there, context),
+        // It ended earlier in this batch.
+        None => begin_anew(packet, context),
+    }
+}
+
+/// Translates a packet whose connection another one of the batch began.
+pub(super) fn follow(packet: &mut Packet, context: &mut Context<'_>) -> Result<(), DropReason> {
+    let Track {
+        flow: Some(flow),
+        direction,
+        translated: true,
+        ..
+    } = packet.track
+    else {
+        return Ok(());
+    };
+    match context.flows.translation(flow, direction) {
+        Some(there) => translate(packet, there, context),
+        None => Ok(()),
+    }
+}
+
+/// Chooses a backend where the packet is addressed to a service.
+#[inline(never)]
+fn choose(packet: &mut Packet, context: &mut Context<'_>) -> Result<(), DropReason> {
+    let headers = &packet.headers;
+    if !matches!(headers.network, Network::V4 | Network::V6) || !headers.has_upper_header() {
+        return Ok(());
+    }
+    let key = FrontendKey {
+        address: headers.destination,
+        protocol: headers.protocol.0,
+        port: headers.ports.1,
+    };
+    let tables = context.tables;
+    let Some(frontend) = tables
+        .frontend(&key)
+        .filter(|_| has_ports(headers.protocol))
+    else {
+        if let Some(worker) = owner::seek(packet, context) {
+            packet.verdict = Verdict::HandOver(worker);
+        }
+        return Ok(());
+    };
+    if !frontend.admits(headers.source) {
+        return Err(DropReason::SourceRange);
+    }
+    let Some(backend) = backend(packet, frontend, context) else {
+        return Err(refuse(packet, frontend, context));
+    };
+    let headers = &packet.headers;
+    let (source, port) = source::of(packet, frontend, &backend, context)?;
+    let ports = (port, backend.port);
+    let Some(there) = Tuple::new(source, backend.address, ports) else {
+        return Ok(());
+    };
+    debug_assert_ne!(headers.network, Network::Arp, "it has ports");
+    translate(packet, there, context)?;
+    if let Some(translation) = &mut packet.translation {
+        translation.chosen = Some((frontend.service, backend.id));
+    }
+    Ok(())
+}
+
+/// The client's last backend, where the service wants that, or one for the connection.
+fn backend(packet: &Packet, frontend: &Frontend, context: &mut Context<'_>) -> Option<Backend> {
+    let headers = &packet.headers;
+    let client = headers.source;
+    let now_ns = context.now_ns;
+    let last = frontend.affinity_seconds.and_then(|_| {
+        let address = context.affinity.backend(frontend.service, client, now_ns)?;
+        frontend.at(address)
+    });
+    let load = |id| context.flows.backends().of(id).0 as u32;
+    let chosen = match last {
+        Some(backend) => backend,
+        None => frontend.choose(chance(packet, frontend, now_ns)?, load)?,
+    };
+    if let Some(seconds) = frontend.affinity_seconds {
+        let key = (frontend.service, client);
+        context
+            .affinity
+            .remember(key, chosen.address, seconds, now_ns);
+    }
+    Some(chosen)
+}
+
+/// With affinity a client's connections are one to the choice, so that it survives a lost table.
+fn chance(packet: &Packet, frontend: &Frontend, now_ns: u64) -> Option<Chance> {
+    let headers = &packet.headers;
+    let (ports, protocol) = match frontend.affinity_seconds {
+        Some(_) => ((0, 0), 0),
+        None => (headers.ports, headers.protocol.0),
+    };
+    let tuple = Tuple::new(headers.source, headers.destination, ports)?;
+    let hash = FlowKey { tuple, protocol }.hash(CHOICE);
+    // Nobody outside knows the seed of the packet's hash.
+    let mixed = (packet.track.hash ^ now_ns).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let random = mixed ^ mixed >> 32 ^ mixed << 32;
+    Some(Chance { hash, random })
+}
+
+/// Says why nobody answers, and to the client as well.
+#[cold]
+#[inline(never)]
+fn refuse(packet: &mut Packet, frontend: &Frontend, context: &mut Context<'_>) -> DropReason {
+    if frontend.drops {
+        return DropReason::NoLocalBackend;
+    }
+    if packet.headers.protocol == Protocol::TCP {
+        reset::refuse(packet, context);
+    } else {
+        icmp::answer(packet, IcmpError::NoPort, context);
+    }
+    DropReason::NoBackend
+}
+
+/// Whether the backend of a connection is gone from its service. A connection outlives its service, but datagrams
+/// have nobody who would tell that they arrive nowhere. A backend that is there is counted as the connection's, which
+/// nobody may know after a restart.
+#[inline(never)]
+fn is_gone(flow: FlowRef, context: &mut Context<'_>) -> bool {
+    let tuples = [Direction::Original, Direction::Reply].map(|it| context.flows.arriving(flow, it));
+    let (Some(original), Some(reply), Some(key)) =
+        (tuples[0], tuples[1], context.flows.opening(flow))
+    else {
+        return false;
+    };
+    let frontend = context.tables.frontend(&FrontendKey {
+        address: original.destination(),
+        protocol: key.protocol,
+        port: original.ports().1,
+    });
+    let Some(frontend) = frontend else {
+        return Protocol(key.protocol) != Protocol::TCP;
+    };
+    match frontend.known(reply.source(), reply.ports().0) {
+        Some(backend) => {
+            context.flows.set_backend(flow, backend.id);
+            false
+        }
+        None => true,
+    }
+}
+
+/// Ends a connection whose backend is gone. What can begin another one does.
+#[cold]
+#[inline(never)]
+fn end(
+    packet: &mut Packet,
+    flow: FlowRef,
+    direction: Direction,
+    context: &mut Context<'_>,
+) -> Result<(), DropReason> {
+    let headers = &packet.headers;
+    let opens = match headers.protocol {
+        Protocol::TCP => {
+            let flags = headers.tcp_flags;
+            flags.intersects(TcpFlags::SYN) && !flags.intersects(TcpFlags::ACK)
+        }
+        protocol => protocol == Protocol::UDP,
+    };
+    if opens && direction == Direction::Original {
+        context.flows.remove(flow);
+        return begin_anew(packet, context);
+    }
+    if let Some(there) = context.flows.translation(flow, direction) {
+        translate(packet, there, context)?;
+        reset::both_ends(packet, context);
+    }
+    context.flows.remove(flow);
+    Err(DropReason::BackendGone)
+}
+
+/// Takes a packet for one of no known connection.
+fn begin_anew(packet: &mut Packet, context: &mut Context<'_>) -> Result<(), DropReason> {
+    packet.track.flow = None;
+    packet.track.translated = false;
+    choose(packet, context)
+}

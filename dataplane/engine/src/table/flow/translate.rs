@@ -1,0 +1,154 @@
+//! Connections to services, whose packets go on with other addresses and ports than they came with.
+//!
+//! An entry's two tuples say it all: a packet of one direction leaves with the mirror of the other direction's.
+
+use super::FlowTable;
+use super::entry::{Flags, FlowRef};
+use super::key::{Direction, FlowKey, Tuple};
+use super::state::Tick;
+use super::track::{Seen, Tracked};
+use crate::table::service::{BackendCounters, BackendId};
+
+impl FlowTable {
+    /// As [`FlowTable::begin`], of a connection whose replies come with the tuple `reply`: nothing is remembered
+    /// unless both tuples can be.
+    pub fn begin_translated(
+        &mut self,
+        seen: &Seen,
+        reply: Tuple,
+        backend: BackendId,
+        now: Tick,
+    ) -> Tracked {
+        if !self.make_way(reply, seen.key.protocol, now) {
+            return Tracked::Taken;
+        }
+        let tracked = self.begin(seen, now);
+        let Tracked::Flow {
+            flow,
+            direction,
+            is_new,
+            ..
+        } = tracked
+        else {
+            return tracked;
+        };
+        if !self.translate(flow, reply) {
+            self.remove(flow);
+            return Tracked::Full;
+        }
+        self.set_backend(flow, backend);
+        self.backends.begun(backend);
+        Tracked::Flow {
+            flow,
+            direction,
+            is_new,
+            translated: true,
+        }
+    }
+
+    /// Whether no connection's packets have this tuple, or those that do may be forgotten. A packet that was taken
+    /// for the first of an unknown connection while the table was lost is no reason to cut its connection off.
+    pub fn make_way(&mut self, tuple: Tuple, protocol: u8, now: Tick) -> bool {
+        let key = FlowKey { tuple, protocol };
+        let Some((number, _)) = self.search(&key, key.hash(self.seed)) else {
+            return true;
+        };
+        let hot = self.memory.hot(number);
+        let is_guess = hot.has(Flags::PICKED_UP) && !hot.has(Flags::REPLIED | Flags::TRANSLATED);
+        let gives_way = is_guess || hot.state().is_over(hot.last_seen(), now);
+        if gives_way {
+            self.release(number);
+        }
+        gives_way
+    }
+
+    /// Gives the replies of a connection another tuple, that of a translation: a packet of either is
+    /// found from now on. False when another connection has that tuple, or it is of the other family.
+    pub fn translate(&mut self, flow: FlowRef, reply: Tuple) -> bool {
+        let Some(number) = self.resolve(flow) else {
+            return false;
+        };
+        let key = FlowKey {
+            tuple: reply,
+            protocol: self.memory.hot(number).protocol,
+        };
+        let hash = key.hash(self.seed);
+        let taken = self
+            .search(&key, hash)
+            .is_some_and(|(other, _)| other != number);
+        if taken || !self.set_reply(number, reply) {
+            return false;
+        }
+        self.memory.hot_mut(number).flags |= Flags::TRANSLATED;
+        self.reseal(number);
+        if !self.memory.add_slot(hash, number, Direction::Reply) {
+            self.release(number);
+            return false;
+        }
+        true
+    }
+
+    /// Whether the connection's packets are translated.
+    pub fn is_translated(&self, flow: FlowRef) -> bool {
+        let entry = self.resolve(flow);
+        entry.is_some_and(|number| self.memory.hot(number).has(Flags::TRANSLATED))
+    }
+
+    /// With which addresses and ports packets of a direction go on. `None` when the connection ended.
+    #[inline]
+    pub fn translation(&self, flow: FlowRef, direction: Direction) -> Option<Tuple> {
+        Some(self.arriving(flow, direction.opposite())?.mirrored())
+    }
+
+    /// With which addresses and ports packets of a direction come. `None` when the connection ended.
+    #[inline]
+    pub fn arriving(&self, flow: FlowRef, direction: Direction) -> Option<Tuple> {
+        let (original, reply) = self.keys(self.resolve(flow)?);
+        Some(match direction {
+            Direction::Original => original.tuple,
+            Direction::Reply => reply.tuple,
+        })
+    }
+
+    /// What names the packets of the direction in which the connection was opened, to policies: who opened it, and
+    /// who really answers.
+    pub fn opening(&self, flow: FlowRef) -> Option<FlowKey> {
+        let number = self.resolve(flow)?;
+        let (original, reply) = self.keys(number);
+        let hot = self.memory.hot(number);
+        if hot.has(Flags::TRANSLATED) {
+            let (opener, answerer) = (original.tuple, reply.tuple);
+            let ports = (opener.ports().0, answerer.ports().0);
+            let tuple = Tuple::new(opener.source(), answerer.source(), ports)?;
+            return Some(FlowKey { tuple, ..original });
+        }
+        Some(if hot.has(Flags::REVERSED) {
+            reply
+        } else {
+            original
+        })
+    }
+
+    /// Says whose connection it is, for counting.
+    pub fn set_backend(&mut self, flow: FlowRef, backend: BackendId) {
+        let Some(number) = self.resolve(flow) else {
+            return;
+        };
+        let cold = self.memory.cold_mut(number);
+        let old = BackendId(std::mem::replace(&mut cold.backend, backend.0));
+        if old != backend {
+            self.backends.ended(old);
+            self.backends.joined(backend);
+        }
+    }
+
+    /// Connections by backend.
+    pub fn backends(&self) -> &BackendCounters {
+        &self.backends
+    }
+
+    /// To forget what was counted for backends that are no more.
+    pub fn backends_mut(&mut self) -> &mut BackendCounters {
+        &mut self.backends
+    }
+}

@@ -91,6 +91,10 @@ Examples:
     #[command(subcommand)]
     Policy(PolicyCommand),
 
+    /// The services as this node balances them
+    #[command(subcommand)]
+    Service(ServiceCommand),
+
     /// The connections this node tracks
     #[command(subcommand)]
     Flow(FlowCommand),
@@ -206,6 +210,31 @@ pub struct ExplainArguments {
     /// Destination port and protocol, or a protocol without ports
     #[arg(long, value_name = "PORT/PROTOCOL", default_value = "icmp")]
     pub port: Traffic,
+}
+
+/// What can be asked about services.
+#[derive(Debug, Subcommand)]
+pub enum ServiceCommand {
+    /// Services with their addresses, and how many backends and connections each has
+    ///
+    /// What traffic policies, topology or readiness leave over on this node. Connections are those through this
+    /// node.
+    #[command(after_help = "\
+Examples:
+  weft service list
+  weft service list -o json | jq '.services[] | select(.backends == [])'")]
+    List,
+
+    /// One service: its frontends, and the connections of each backend
+    #[command(after_help = "\
+Examples:
+  weft service show shop/web
+  weft service show web                             of whatever namespace
+  weft service show shop/web -o json | jq '.services[].backends[].connections'")]
+    Show {
+        /// NAME or NAMESPACE/NAME
+        service: String,
+    },
 }
 
 /// What can be asked about connections.

@@ -55,7 +55,7 @@ fn row(flow: &FlowStatus) -> [String; 9] {
     [
         traffic::name(flow.protocol),
         end(&flow.source, flow.source_port),
-        end(&flow.destination, flow.destination_port),
+        destination(flow),
         flow.state.clone(),
         format!("{packets} / {answered}"),
         format!("{sent} / {returned}"),
@@ -71,6 +71,19 @@ fn end(party: &PolicyParty, port: u16) -> String {
     match &party.pod {
         Some(pod) => format!("{pod} {socket}"),
         None => socket.to_string(),
+    }
+}
+
+/// The backend, and the service it answers for.
+fn destination(flow: &FlowStatus) -> String {
+    let backend = end(&flow.destination, flow.destination_port);
+    let Some(service) = &flow.service else {
+        return backend;
+    };
+    let frontend = std::net::SocketAddr::new(service.address, service.port);
+    match &service.name {
+        Some(name) => format!("{backend} for service {name} {frontend}"),
+        None => format!("{backend} for {frontend}"),
     }
 }
 

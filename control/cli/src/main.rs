@@ -11,6 +11,7 @@ mod policy;
 mod policy_log;
 mod port;
 mod replay;
+mod service;
 mod status;
 mod text;
 mod trace;
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
         Command::Status => status::run(&node),
         Command::Port(asked) => port::run(&node, asked.port.as_deref()),
         Command::Policy(asked) => policy::run(&node, &asked),
+        Command::Service(asked) => service::run(&node, &asked),
         Command::Flow(asked) => flow::run(&node, &asked),
         Command::Trace(asked) => trace::run(&node, &asked),
         Command::Capture(asked) => capture::run(&node, &asked),

@@ -136,7 +136,7 @@ pub enum PolicyOutcome {
     Denied,
     /// A pod of this node whose rules have not arrived: it is cut off.
     NoPolicy,
-    /// A node may always connect to its own pods.
+    /// A node may always connect to its own pods, and a pod to itself.
     Exempt,
     /// Not decided here: it is no pod of this node. If it is one of another, that one decides.
     Elsewhere,

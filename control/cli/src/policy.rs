@@ -184,7 +184,7 @@ pub fn side(side: &PolicySide, who: &str) -> String {
             format!("denied: the {who}'s rules have not arrived from the agent")
         }
         (PolicyOutcome::Exempt, _) => {
-            "allowed: a node may always connect to its own pods".to_owned()
+            "allowed: a node may always connect to its own pods, and a pod to itself".to_owned()
         }
         (PolicyOutcome::Elsewhere, _) => format!(
             "not decided here: the {who} is no pod of this node; if it is another node's, ask there"

@@ -31,6 +31,10 @@ use weft_api::explain::{
 };
 use weft_api::flow::{FlowList, FlowQuery, FlowStatus};
 use weft_api::policy::{PortRange, RuleOrigin, RuleVerdict};
+use weft_api::service::{
+    Algorithm, Backend, BackendStatus, Frontend, FrontendKind, ServiceList, ServiceQuery,
+    ServiceStatus,
+};
 use weft_api::trace::{
     PacketDescription, Trace, TracePacket, TraceQuestion, TraceStep, TraceVerdict, TraceWay,
 };
@@ -241,6 +245,33 @@ fn connections_are_listed_as_asked() {
         assert!(text.contains(says), "{says}\n{text}");
     }
     assert!(node.text(&["flow", "list"]).contains("no connection"));
+}
+
+#[test]
+fn services_are_listed_and_one_is_shown_with_its_backends() {
+    let node = Node::new(status(), None);
+    let text = node.text(&["service", "list"]);
+    for says in ["shop/web", "10.96.0.10 80/tcp", "node 30080/tcp", "4,000"] {
+        assert!(text.contains(says), "{says}\n{text}");
+    }
+    let text = node.text(&["service", "show", "shop/web"]);
+    for says in [
+        "maglev",
+        "client address, 10800 s",
+        "any of the node",
+        "node port",
+        "10.244.1.5:8080",
+        "in use",
+        "terminating",
+        "shop/web-0",
+    ] {
+        assert!(text.contains(says), "{says}\n{text}");
+    }
+    let unknown = node.weft(&["service", "show", "nothing"]);
+    assert_eq!(unknown.status.code(), Some(1));
+    let document = node.text(&["service", "show", "web", "-o", "json"]);
+    let list: ServiceList = serde_json::from_str(&document).unwrap();
+    assert_eq!(list.services[0].backends[0].connections, 7);
 }
 
 #[test]
@@ -554,6 +585,7 @@ fn dataplane(stream: UnixStream, status: &Status, captured: &mpsc::Sender<Captur
         Op::PolicyList => Ok(json!(policies(status.pid == CUT_OFF))),
         Op::PolicyExplain(question) => explain(&question),
         Op::FlowList(query) => flows(&query),
+        Op::ServiceList(query) => services(&query),
         Op::Trace(question) => trace(&question),
         other => panic!("{other:?}"),
     });
@@ -771,6 +803,53 @@ fn flows(query: &FlowQuery) -> Result<Value, ApiError> {
             ingress: side(PolicyOutcome::Elsewhere),
         }],
         truncated: true,
+    }))
+}
+
+fn services(query: &ServiceQuery) -> Result<Value, ApiError> {
+    if query.name.as_deref().is_some_and(|it| it != "web") {
+        return Err(ApiError::new(
+            ErrorKind::NotFound,
+            "no service is called that",
+        ));
+    }
+    let backend = |address: &str, terminating, connections| BackendStatus {
+        backend: Backend {
+            address: address.parse().unwrap(),
+            port: 8080,
+            pod: Some("shop/web-0".into()),
+            terminating,
+        },
+        connections,
+        begun: 2_000,
+    };
+    let frontend = |address: Option<&str>, kind, port| Frontend {
+        address: address.map(|it| it.parse().unwrap()),
+        ipv6: false,
+        protocol: 6,
+        port,
+        kind,
+        port_name: "http".into(),
+        keeps_source: false,
+        sources: None,
+        backends: vec![0],
+        drops: false,
+    };
+    Ok(json!(ServiceList {
+        services: vec![ServiceStatus {
+            namespace: "shop".into(),
+            name: "web".into(),
+            algorithm: Algorithm::Maglev,
+            affinity_seconds: Some(10_800),
+            frontends: vec![
+                frontend(Some("10.96.0.10"), FrontendKind::ClusterIp, 80),
+                frontend(None, FrontendKind::NodePort, 30_080),
+            ],
+            backends: vec![
+                backend("10.244.1.5", false, 7),
+                backend("10.244.2.6", true, 1)
+            ],
+        }],
     }))
 }
 

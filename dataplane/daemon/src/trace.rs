@@ -88,7 +88,7 @@ impl Place<'_> {
             .ok_or_else(|| misuse(format!("no packet has {} bytes", bytes.len())))?;
         // Behind the first stages the headers are those of a connection's packet.
         let known = seen.way.end().filter(|it| it.headers.ip_len() > 0);
-        let headers = known.map(|it| it.headers);
+        let headers = known.map(words::came);
         let trace = Trace {
             port: port.spec.name.clone(),
             way: self.way(&seen.way, seen.verdict),

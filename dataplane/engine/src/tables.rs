@@ -125,6 +125,13 @@ impl Tables {
             traffic,
             from_node,
         } = *connection;
+        if source == destination {
+            // "A pod cannot block access to itself" (Kubernetes, Network Policies); it gets there by a service.
+            return Judgement {
+                egress: Side::Exempt,
+                ingress: Side::Exempt,
+            };
+        }
         let (from_pod, to_pod) = (self.is_local_pod(source), self.is_local_pod(destination));
         if !from_pod && !to_pod {
             return Judgement {
@@ -199,7 +206,7 @@ pub struct Connection {
 pub enum Side {
     /// Nothing: it is no pod of this node.
     Elsewhere,
-    /// Nothing: a node may always connect to its own pods.
+    /// Nothing: a node may always connect to its own pods, and a pod to itself.
     Exempt,
     /// A pod of this node whose policy is not known, which therefore is cut off.
     Unknown,

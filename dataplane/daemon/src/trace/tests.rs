@@ -75,6 +75,11 @@ fn objects() -> serde_json::Value {
             rule(None, None, "deny", "isolates ingress"),
         ]},
         {"kind": "endpoint_policy", "identity": 2, "egress": [], "ingress": []},
+        {"kind": "service", "namespace": "shop", "name": "front",
+            "backends": [{"address": "10.1.1.10", "port": 80, "pod": "shop/web"}],
+            "frontends": [
+                {"address": "10.96.0.9", "protocol": 6, "port": 8000, "kind": "cluster-ip", "backends": [0]},
+                {"address": "10.96.0.9", "protocol": 6, "port": 8001, "kind": "cluster-ip", "backends": []}]},
     ])
 }
 
@@ -163,6 +168,21 @@ fn a_denied_packet_is_told_with_the_rule_and_goes_no_further() {
     let says = "egress allowed, ingress denied by NetworkPolicy shop/web isolates ingress";
     assert_eq!(text(&way, "policy"), says);
     assert_eq!(way.steps.last().unwrap().stage, "policy");
+}
+
+#[test]
+fn a_packet_for_a_service_is_told_with_its_backend() {
+    let mut rig = Rig::new();
+    let way = rig.tcp("shop/cart", "10.96.0.9", 8000).way;
+    let says = "shop/front: tcp 10.1.1.11:4000 > 10.96.0.9:8000 [S] becomes tcp 10.1.1.11:4000 > 10.1.1.10:80 [S]";
+    assert_eq!(text(&way, "service"), says);
+    let says = "egress allowed, ingress allowed by NetworkPolicy shop/web ingress[0]";
+    assert_eq!(text(&way, "policy"), says);
+    assert_eq!(way.text, "sent by web of shop/web");
+    let trace = rig.tcp("shop/cart", "10.96.0.9", 8001);
+    assert_eq!(text(&trace.way, "service"), "dropped: no-backend");
+    let says = "made tcp 10.96.0.9:8001 > 10.1.1.11:4000 [R.]: sent by cart of shop/cart";
+    assert_eq!(trace.born[0].text, says);
 }
 
 #[test]

@@ -127,13 +127,7 @@ impl Place<'_> {
     /// `shop/web: tcp 10.1.1.10:4000 > 10.96.0.10:80 becomes tcp 10.1.1.10:4000 > 10.1.1.11:8080`.
     fn service(&self, sight: &Sight) -> Option<String> {
         let translation = sight.translation?;
-        let came = Headers {
-            source: translation.came.source(),
-            destination: translation.came.destination(),
-            ports: translation.came.ports(),
-            ..sight.headers
-        };
-        let (came, goes) = (headers(&came), headers(&sight.headers));
+        let (came, goes) = (headers(&came(sight)), headers(&sight.headers));
         let chosen = translation.chosen.and_then(|(id, _)| self.service_name(id));
         let service = chosen.unwrap_or_else(|| "a service".to_owned());
         Some(format!("{service}: {came} becomes {goes}"))
@@ -149,6 +143,9 @@ impl Place<'_> {
         let traffic = Traffic::new(headers.protocol, headers.ports.1);
         let came = sight.translation.map(|it| it.came.source());
         let source = came.unwrap_or(headers.source);
+        if source == headers.destination {
+            return "allowed: to itself".to_owned();
+        }
         let (egress, ingress) = self.view.sides(source, headers.destination, traffic);
         format!("egress {}, ingress {}", side(&egress), side(&ingress))
     }
@@ -204,6 +201,19 @@ impl Place<'_> {
     fn remote_name(&self, id: RemoteId) -> String {
         let name = self.compiler.remote_name(id);
         name.map_or_else(|| format!("node {}", id.0), str::to_owned)
+    }
+}
+
+/// The headers the packet came with.
+pub(super) fn came(sight: &Sight) -> Headers {
+    match &sight.translation {
+        None => sight.headers,
+        Some(translation) => Headers {
+            source: translation.came.source(),
+            destination: translation.came.destination(),
+            ports: translation.came.ports(),
+            ..sight.headers
+        },
     }
 }
 

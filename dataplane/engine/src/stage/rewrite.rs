@@ -128,7 +128,7 @@ fn mtu_of_sender(packet: &Packet, context: &Context<'_>) -> u32 {
             let remote = packet.tunnel.and_then(|id| context.tables.remote(id));
             remote.map_or(context.node.outside_mtu, |remote| remote.inner_mtu)
         }
-        PortKind::Node if !context.node.owns(packet.headers.source) => context.node.outside_mtu,
+        PortKind::Node if !context.node.owns(packet.client()) => context.node.outside_mtu,
         PortKind::Node | PortKind::Pod => {
             port.map_or(context.node.outside_mtu, |port| port.tcp_mtu)
         }

@@ -17,7 +17,7 @@ use weft_wire::{Protocol, TcpFlags};
 use crate::counters::Stage;
 use crate::drop_reason::DropReason;
 use crate::icmp;
-use crate::packet::{Network, Packet, Track, Verdict};
+use crate::packet::{Headers, Network, Packet, Track, Verdict};
 use crate::pipeline::Context;
 use crate::reset;
 use crate::stage::owner;
@@ -103,8 +103,9 @@ fn choose(packet: &mut Packet, context: &mut Context<'_>) -> Result<(), DropReas
     else {
         if let Some(worker) = owner::seek(packet, context) {
             packet.verdict = Verdict::HandOver(worker);
+            return Ok(());
         }
-        return Ok(());
+        return tell_apart(packet, context);
     };
     if !frontend.admits(headers.source) {
         return Err(DropReason::SourceRange);
@@ -124,6 +125,29 @@ fn choose(packet: &mut Packet, context: &mut Context<'_>) -> Result<(), DropReas
         translation.chosen = Some((frontend.service, backend.id));
     }
     Ok(())
+}
+
+/// Gives a new connection past the service another source port where its client speaks with that backend from that port
+/// already, by way of the service: the backend's packets of both would be the same.
+fn tell_apart(packet: &mut Packet, context: &mut Context<'_>) -> Result<(), DropReason> {
+    let headers = &packet.headers;
+    if !has_ports(headers.protocol) || (headers.protocol == Protocol::TCP && !opens(headers)) {
+        return Ok(());
+    }
+    let Some(tuple) = Tuple::new(headers.source, headers.destination, headers.ports) else {
+        return Ok(());
+    };
+    let protocol = headers.protocol.0;
+    if !context.flows.is_of_translated(tuple.mirrored(), protocol) {
+        return Ok(());
+    }
+    let (source, destination) = (headers.source, headers.destination);
+    let there = (destination, headers.ports.1);
+    let (_, port) = source::free_port(packet, source, source::PORTS, there, context)?;
+    match Tuple::new(source, destination, (port, there.1)) {
+        Some(there) => translate(packet, there, context),
+        None => Ok(()),
+    }
 }
 
 /// The client's last backend, where the service wants that, or one for the connection.
@@ -190,6 +214,10 @@ fn is_gone(flow: FlowRef, context: &mut Context<'_>) -> bool {
     else {
         return false;
     };
+    if (original.destination(), original.ports().1) == (reply.source(), reply.ports().0) {
+        // Its source alone is translated.
+        return false;
+    }
     let frontend = context.tables.frontend(&FrontendKey {
         address: original.destination(),
         protocol: key.protocol,
@@ -217,13 +245,7 @@ fn end(
     context: &mut Context<'_>,
 ) -> Result<(), DropReason> {
     let headers = &packet.headers;
-    let opens = match headers.protocol {
-        Protocol::TCP => {
-            let flags = headers.tcp_flags;
-            flags.intersects(TcpFlags::SYN) && !flags.intersects(TcpFlags::ACK)
-        }
-        protocol => protocol == Protocol::UDP,
-    };
+    let opens = opens(headers) || headers.protocol == Protocol::UDP;
     if opens && direction == Direction::Original {
         context.flows.remove(flow);
         return begin_anew(packet, context);
@@ -234,6 +256,10 @@ fn end(
     }
     context.flows.remove(flow);
     Err(DropReason::BackendGone)
+}
+
+fn opens(headers: &Headers) -> bool {
+    headers.tcp_flags.intersects(TcpFlags::SYN) && !headers.tcp_flags.intersects(TcpFlags::ACK)
 }
 
 /// Takes a packet for one of no known connection.

@@ -563,6 +563,57 @@ fn two_connections_of_one_client_port_to_one_backend_are_told_apart() {
 }
 
 #[test]
+fn a_connection_past_the_service_is_told_apart_from_one_through_it() {
+    for [a, b, _, address] in FAMILIES {
+        for protocol in [Protocol::TCP, Protocol::UDP] {
+            let mut bed = bed(address, &[b]);
+            let through = with_ports(packet(a, address), protocol, (9, 80));
+            sent(&bed.one(A, &through), B);
+            let past = with_ports(packet(a, b), protocol, (9, 8080));
+            let out = bed.one(A, &past);
+            let ((source, port), to) = ends_of(sent(&out, B));
+            assert_eq!((source, to), (ip(a), (ip(b), 8080)));
+            assert_ne!(port, 9);
+            let answer = |port| with_ports(packet(b, a), protocol, (8080, port));
+            let out = bed.one(B, &answer(port));
+            assert_eq!(ends_of(sent(&out, A)), ends((b, 8080), (a, 9)));
+            let out = bed.one(B, &answer(9));
+            assert_eq!(ends_of(sent(&out, A)), ends((address, 80), (a, 9)));
+            // It is nobody's backend and outlives the service.
+            bed.change(|builder| builder.services().remove(SERVICE));
+            let out = bed.one(A, &past);
+            assert_eq!(ends_of(sent(&out, B)), ends((a, port), (b, 8080)));
+        }
+    }
+}
+
+#[test]
+fn a_pod_reaches_itself_whatever_its_policy_says() {
+    let [a, _, _, address] = FAMILIES[0];
+    let mut bed = bed(address, &[a]);
+    bed.change(|builder| {
+        let policy = builder.policy();
+        policy.set_identity(10, Some(vec![10]));
+        policy.set_address("10.1.1.10/32".parse().unwrap(), Some(10));
+        let deny = Rule {
+            tier: 1,
+            peer: None,
+            protocol: None,
+            ports: None,
+            verdict: RuleVerdict::Deny,
+            id: RuleId(5),
+        };
+        policy.set_rules(10, vec![deny.clone()], vec![deny]);
+    });
+    let there = packet(a, address).udp(9, 80);
+    let out = bed.one(A, &there);
+    let ((_, port), _) = ends_of(sent(&out, A));
+    bed.change(|builder| builder.policy().set_identity(99, Some(vec![99])));
+    sent(&bed.one(A, &packet(a, "10.1.1.254").udp(8080, port)), A);
+    sent(&bed.one(A, &there), A);
+}
+
+#[test]
 fn when_all_source_ports_are_taken_new_connections_are_dropped_and_counted() {
     let (address, far) = ("203.0.113.10", "10.1.2.5");
     let mut bed = Testbed::with_flows(40_000);

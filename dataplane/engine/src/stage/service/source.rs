@@ -11,7 +11,7 @@ use crate::table::service::{Backend, Frontend};
 
 /// Ports of this node's address that translated sources have. None of those Linux gives its own connections
 /// (net.ipv4.ip_local_port_range, 32768 to 60999), which also have that address.
-pub(crate) const PORTS: std::ops::Range<u16> = 1024..32768;
+pub(super) const PORTS: std::ops::Range<u16> = 1024..32768;
 
 /// Ports tried. Where 95 of 100 are taken one of them is free in all but one of 700 cases.
 const TRIES: u16 = 128;
@@ -24,17 +24,18 @@ pub(super) fn of(
     context: &mut Context<'_>,
 ) -> Result<(IpAddr, u16), DropReason> {
     let headers = &packet.headers;
+    let there = (backend.address, backend.port);
     if needs_translation(packet, frontend, backend, context) {
         let own = own_address(packet, backend, context).ok_or(DropReason::SourcePorts)?;
         let ports = ports_of(context.worker, context.workers);
-        return free_port(packet, own, ports, backend, context);
+        return free_port(packet, own, ports, there, context);
     }
     let (source, port) = (headers.source, headers.ports.0);
-    if is_free(packet, (source, port), backend, context) {
+    if is_free(packet, (source, port), there, context) {
         return Ok((source, port));
     }
     // The client speaks with that backend from that port already, past the service or through another one.
-    free_port(packet, source, PORTS, backend, context)
+    free_port(packet, source, PORTS, there, context)
 }
 
 /// The source instead of the client's: `weft0`'s address, from which every node sends to the others. But the node's
@@ -52,7 +53,7 @@ fn own_address(packet: &Packet, backend: &Backend, context: &Context<'_>) -> Opt
 }
 
 /// Ports a worker gives: no two have one in common.
-pub(crate) fn ports_of(worker: u16, workers: u16) -> std::ops::Range<u16> {
+fn ports_of(worker: u16, workers: u16) -> std::ops::Range<u16> {
     let each = PORTS.len() as u16 / workers.max(1);
     let first = PORTS.start + worker.min(workers.saturating_sub(1)) * each;
     first..first + each
@@ -87,11 +88,12 @@ fn needs_translation(
     }
 }
 
-fn free_port(
+/// A port of `source` from which nobody speaks with `there` yet.
+pub(super) fn free_port(
     packet: &Packet,
     source: IpAddr,
     ports: std::ops::Range<u16>,
-    backend: &Backend,
+    there: (IpAddr, u16),
     context: &mut Context<'_>,
 ) -> Result<(IpAddr, u16), DropReason> {
     let count = ports.len() as u16;
@@ -105,7 +107,7 @@ fn free_port(
     let mut at = from;
     for _ in 0..TRIES.min(count) {
         let port = ports.start + at;
-        if is_free(packet, (source, port), backend, context) {
+        if is_free(packet, (source, port), there, context) {
             return Ok((source, port));
         }
         at = ((u32::from(at) + u32::from(step)) % u32::from(count)) as u16;
@@ -116,10 +118,10 @@ fn free_port(
 fn is_free(
     packet: &Packet,
     (source, port): (IpAddr, u16),
-    backend: &Backend,
+    there: (IpAddr, u16),
     context: &mut Context<'_>,
 ) -> bool {
-    let reply = Tuple::new(backend.address, source, (backend.port, port));
+    let reply = Tuple::new(there.0, source, (there.1, port));
     let now = Tick::of_ns(context.now_ns);
     let protocol = packet.headers.protocol.0;
     reply.is_none_or(|it| context.flows.make_way(it, protocol, now))

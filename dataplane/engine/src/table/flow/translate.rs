@@ -46,6 +46,13 @@ impl FlowTable {
         }
     }
 
+    /// Whether the packets of one direction of a translated connection come with this tuple.
+    pub fn is_of_translated(&self, tuple: Tuple, protocol: u8) -> bool {
+        let key = FlowKey { tuple, protocol };
+        let found = self.search(&key, key.hash(self.seed));
+        found.is_some_and(|(number, _)| self.memory.hot(number).has(Flags::TRANSLATED))
+    }
+
     /// Whether no connection's packets have this tuple, or those that do may be forgotten. A packet that was taken
     /// for the first of an unknown connection while the table was lost is no reason to cut its connection off.
     pub fn make_way(&mut self, tuple: Tuple, protocol: u8, now: Tick) -> bool {

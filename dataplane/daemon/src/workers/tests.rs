@@ -270,6 +270,44 @@ fn a_backends_answers_find_the_worker_of_its_client() {
 }
 
 #[test]
+fn fragments_of_a_backends_answer_follow_their_first_to_the_client() {
+    let ports = [(A, 0), (B, 1)];
+    let tables = Testbed::tables_with(&ports, |builder| {
+        builder.services().set(ServiceId(1), &service_of_a());
+    });
+    let mut rig = Rig::with_tables(&ports, 256, tables);
+    let asked = testbed::packet("10.1.1.11", "10.96.0.9").udp(53, 80);
+    rig.inject(B, &asked.build());
+    rig.wait_for(A, 1);
+    for reversed in [false, true] {
+        let answer = testbed::packet("10.1.1.10", "10.1.1.11").udp(1000, 53);
+        let answer = answer.payload_len(4000).identification(reversed.into());
+        let mut fragments = answer.build_fragments(1500);
+        if reversed {
+            fragments.reverse();
+        }
+        for fragment in &fragments {
+            rig.inject(A, fragment);
+        }
+        for sent in rig.wait_for(B, fragments.len()) {
+            assert_eq!(sent.bytes[26..30], [10, 96, 0, 9]);
+        }
+    }
+    let begun = rig.workers.readings().map(|(_, r)| r.flows[1]);
+    assert_eq!(begun.collect::<Vec<_>>(), [0, 1]);
+    // Those of no service's connection come back as they were.
+    let own = testbed::packet("10.1.1.10", "10.1.1.11").udp(7, 8);
+    let fragments = own.payload_len(4000).build_fragments(1500);
+    for fragment in &fragments {
+        rig.inject(A, fragment);
+    }
+    for sent in rig.wait_for(B, fragments.len()) {
+        assert_eq!(sent.bytes[26..30], [10, 1, 1, 10]);
+    }
+    assert_eq!(rig.frames(), u64::from(FRAMES));
+}
+
+#[test]
 fn fragments_that_come_before_their_first_wait_at_the_owner() {
     let mut rig = Rig::new(&[(A, 0), (B, 1)], 256);
     let whole = testbed::packet("10.1.1.11", "10.1.1.10").udp(53, 1000);

@@ -28,7 +28,7 @@ pub(crate) fn process(packets: &mut [Packet], context: &mut Context<'_>) {
 /// do not count, since the underlay chooses their queues. It depends on addresses only and both ways of a connection
 /// cross the same ports, so its replies, its fragments and ICMP errors about it have the same owner.
 #[inline]
-fn owner(packet: &Packet, context: &Context<'_>) -> Option<u16> {
+pub(super) fn owner(packet: &Packet, context: &Context<'_>) -> Option<u16> {
     if !matches!(packet.headers.network, Network::V4 | Network::V6) {
         return None;
     }
@@ -61,7 +61,7 @@ pub(super) fn seek(packet: &mut Packet, context: &Context<'_>) -> Option<u16> {
     let headers = &packet.headers;
     let opens =
         headers.tcp_flags.intersects(TcpFlags::SYN) && !headers.tcp_flags.intersects(TcpFlags::ACK);
-    if packet.rx_kind != PortKind::Pod || opens || headers.fragment.is_some() {
+    if packet.rx_kind != PortKind::Pod || opens {
         return None;
     }
     let client = match context.tables.fib().lookup(headers.destination) {

@@ -86,6 +86,10 @@ fn decide_new(
     if !matches!(headers.network, Network::V4 | Network::V6) || !headers.has_upper_header() {
         return Ok(());
     }
+    if packet.sought && packet.translation.is_some() {
+        // A first fragment whose connection is another worker's, which translated it and sent it back.
+        return Ok(());
+    }
     // Another packet of this batch may have begun the connection.
     if begun.may_hold(packet) && conntrack::follow(packet, context) {
         return service::follow(packet, context);

@@ -60,11 +60,27 @@ fn go_on(packet: &mut Packet, flow: FlowRef, context: &mut Context<'_>) -> Resul
     if !context.flows.is_allowed(flow, epoch, of_connections) && is_gone(flow, context) {
         return end(packet, flow, direction, context);
     }
-    match context.flows.translation(flow, direction) {
-        Some(there) => translate(packet, there, context),
+    let Some(there) = context.flows.translation(flow, direction) else {
         // It ended earlier in this batch.
-        None => begin_anew(packet, context),
+        return begin_anew(packet, context);
+    };
+    let asked_by = fragments_at(packet, context);
+    translate(packet, there, context)?;
+    if let Some(worker) = asked_by
+        && context.flows.is_allowed(flow, epoch, of_connections)
+    {
+        packet.verdict = Verdict::HandOver(worker);
     }
+    Ok(())
+}
+
+/// The worker to which a first fragment goes back translated, since the later ones wait for it there: it asked whose
+/// connection this is.
+fn fragments_at(packet: &Packet, context: &Context<'_>) -> Option<u16> {
+    if !packet.sought || packet.headers.fragment.is_none() {
+        return None;
+    }
+    owner::owner(packet, context).filter(|it| *it != context.worker)
 }
 
 /// Translates a packet whose connection another one of the batch began.

@@ -13,7 +13,8 @@ use weft_wire::{Layers, Protocol, checksum};
 use crate::encap::vxlan;
 use crate::packet::PortId;
 use crate::table::policy::{Rule, RuleId, RuleVerdict};
-use crate::testbed::{ANYBODY, Testbed};
+use crate::table::service::{FrontendKey, FrontendSpec, ServiceId, ServiceSpec};
+use crate::testbed::{ANYBODY, Testbed, ip};
 
 /// Time a record without packet lets pass.
 const PAUSE_NS: u64 = 300_000_000;
@@ -35,7 +36,41 @@ const FOREVER_NS: u64 = 6 * 86_400_000_000_000;
 
 thread_local! {
     /// A process can make only so many memories, and making one takes longer than an input.
-    static TESTBED: RefCell<Testbed> = RefCell::new(Testbed::with_flows(FLOWS));
+    static TESTBED: RefCell<Testbed> = RefCell::new(with_services(Testbed::with_flows(FLOWS)));
+}
+
+/// A service of each family, port 80 of TCP, UDP and SCTP, which pod A, pod B and a pod far away answer.
+fn with_services(mut bed: Testbed) -> Testbed {
+    let services = [
+        ("10.96.0.10", ["10.1.1.10", "10.1.1.11", "10.1.2.20"]),
+        (
+            "fd00:96::10",
+            ["fd00:1:1::10", "fd00:1:1::11", "fd00:1:2::20"],
+        ),
+    ];
+    for (number, (address, backends)) in services.into_iter().enumerate() {
+        let frontend = |protocol: Protocol| FrontendSpec {
+            key: FrontendKey {
+                address: ip(address),
+                protocol: protocol.0,
+                port: 80,
+            },
+            keeps_source: false,
+            drops: false,
+            sources: None,
+            backends: vec![0, 1, 2],
+        };
+        let spec = ServiceSpec {
+            backends: backends.map(|it| (ip(it), 8080)).into(),
+            frontends: [Protocol::TCP, Protocol::UDP, Protocol::SCTP]
+                .map(frontend)
+                .into(),
+            ..ServiceSpec::default()
+        };
+        let id = ServiceId(number as u32);
+        bed.change(|builder| builder.services().set(id, &spec));
+    }
+    bed
 }
 
 /// Runs an input through a pipeline. Panics when a packet is left without verdict or a frame is lost.

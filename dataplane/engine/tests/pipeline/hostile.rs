@@ -54,6 +54,15 @@ fn seeds() -> Vec<(&'static str, PortId, Vec<Vec<u8>>)> {
             A,
             vec![packet("10.1.1.10", "10.1.1.99").udp(1, 2).build()],
         ),
+        ("v4_service", A, to_service("10.1.1.10", "10.96.0.10")),
+        (
+            "v6_service_fragments",
+            A,
+            packet("fd00:1:1::10", "fd00:96::10")
+                .udp(1, 80)
+                .payload_len(2000)
+                .build_fragments(1280),
+        ),
         ("v4_ttl", A, vec![v4().udp(1, 2).hops(1).build()]),
         (
             "v4_gateway_ping",
@@ -153,6 +162,19 @@ fn large(source: &str, destination: &str) -> Vec<u8> {
     packet.checksum(ChecksumField::Partial).build()
 }
 
+/// Packets of all protocols, and an error about what the service answered.
+fn to_service(client: &str, service: &str) -> Vec<Vec<u8>> {
+    let answer = packet(service, client).udp(80, 1).payload_len(8).build();
+    let error = packet(client, service).icmp(3, 3, 0).payload(&answer[14..]);
+    let there = || packet(client, service);
+    vec![
+        there().udp(1, 80).payload_len(8).build(),
+        there().tcp(1, 80).flags(TcpFlags::SYN).mss(1400).build(),
+        there().sctp(1, 80, 0).payload_len(20).build(),
+        error.build(),
+    ]
+}
+
 /// TCP segments that can be merged.
 fn train(source: &str, destination: &str) -> [Packet; 3] {
     [0, 1, 2].map(|index| {
@@ -213,6 +235,8 @@ fn seeds_reach_what_they_are_named_for() {
         let expected = match name {
             "v4_too_big" => Some(DropReason::TooBig),
             "v4_no_endpoint" => Some(DropReason::NoEndpoint),
+            // The corpus is run with services, this is not.
+            "v4_service" | "v6_service_fragments" => Some(DropReason::NoService),
             "v4_ttl" | "vxlan_ttl" => Some(DropReason::TtlExpired),
             "vlan" => Some(DropReason::VlanTagged),
             "runt" => Some(DropReason::Truncated),
@@ -323,7 +347,7 @@ proptest! {
 
     #[test]
     fn changed_packets_lose_no_frame(
-        which in 0_usize..21,
+        which in 0_usize..seeds().len(),
         port in prop::option::weighted(0.1, 0_u16..4),
         cut in 0_u8..64,
         changes in prop::collection::vec((0_usize..8, change()), 0..6),

@@ -119,8 +119,7 @@ impl Rig {
     }
 
     fn view(&self) -> View<'_> {
-        let policies = self.compiler.policies();
-        View::new(&self.objects, &self.ports, &self.bed.tables, policies)
+        View::new(&self.objects, &self.ports, &self.bed.tables, &self.compiler)
     }
 
     fn explain(&self, packet: &Packet) -> PolicyExplained {

@@ -84,6 +84,10 @@ pub struct Frontend {
     /// Whom new connections go to: places in [`Service::backends`], ascending. None: refused at once with a reset or
     /// an ICMP error.
     pub backends: Vec<u32>,
+    /// Whom new connections go to that a pod of this node or the node itself opens, where that is another list: with
+    /// external traffic policy Local only clients outside the cluster are kept to this node's backends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inside_backends: Option<Vec<u32>>,
     /// Refuse silently where there is no backend: traffic policy Local and the endpoints are on other nodes.
     #[serde(default)]
     pub drops: bool,

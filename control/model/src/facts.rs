@@ -37,7 +37,11 @@ pub struct NodeFacts {
 pub fn check(resource: &Resource) -> Result<(), BadValue> {
     match resource {
         Resource::Node(node) => NodeFacts::of(node).map(drop),
-        Resource::Service(service) => cluster_ips(service).map(drop),
+        Resource::Service(service) => {
+            cluster_ips(service)?;
+            compile::check_service(resource)
+        }
+        Resource::EndpointSlice(_) => compile::check_service(resource),
         other => compile::check_policy(other),
     }
 }

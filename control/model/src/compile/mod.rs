@@ -3,6 +3,7 @@
 mod node;
 mod policy;
 mod route;
+mod service;
 
 use std::collections::BTreeMap;
 
@@ -15,6 +16,8 @@ use crate::state::Store;
 use node::Claims;
 use policy::PolicyCompiler;
 pub use policy::{LocalPod, PolicyObjects};
+use service::ServiceCompiler;
+pub use service::{HealthCheck, ServiceObjects};
 
 /// What the agent's command line says about the cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +45,8 @@ pub struct Desired {
     pub ranges: Vec<ClusterRange>,
     /// Who addresses belong to, and the rules of local pods.
     pub policy: PolicyObjects,
+    /// Services and who answers for them.
+    pub services: ServiceObjects,
 }
 
 /// What compiling gave.
@@ -54,12 +59,14 @@ pub struct Compiled {
 }
 
 /// Turns desired state into table objects. It remembers who held a prefix or an address, so that a
-/// node that arrives later with the same one cannot take it away, and what it compiled of policies.
+/// node that arrives later with the same one cannot take it away, and what it compiled of policies and
+/// services.
 #[derive(Clone, Debug)]
 pub struct Compiler {
     config: ClusterConfig,
     claims: Claims,
     policy: PolicyCompiler,
+    services: ServiceCompiler,
 }
 
 impl ClusterConfig {
@@ -79,6 +86,7 @@ impl Compiler {
     /// A compiler that has seen nothing.
     pub fn new(config: ClusterConfig) -> Self {
         Self {
+            services: ServiceCompiler::of_node(&config.node),
             config,
             claims: Claims::default(),
             policy: PolicyCompiler::default(),
@@ -91,7 +99,9 @@ impl Compiler {
         let nodes = self.claims.settle(store, &mut problems);
         let local = node::local(&self.config, &nodes, &mut problems);
         let remotes = node::remotes(&self.config, &nodes, &mut problems);
-        let ranges = route::ranges(&self.config, &nodes, store, &mut problems);
+        let services = self.services.compile(store, &mut problems);
+        let cluster_ips = self.services.cluster_ips();
+        let ranges = route::ranges(&self.config, &nodes, cluster_ips, &mut problems);
         let policy = self.policy.compile(store, local_pods, &mut problems);
         Compiled {
             desired: Desired {
@@ -99,6 +109,7 @@ impl Compiler {
                 remotes,
                 ranges,
                 policy,
+                services,
             },
             problems,
         }
@@ -112,7 +123,9 @@ impl Desired {
         let remotes = self.remotes.iter().cloned().map(Object::RemoteNode);
         let ranges = self.ranges.iter().cloned().map(Object::ClusterRange);
         let policy = self.policy.objects();
-        diff::by_key(local.chain(remotes).chain(ranges).chain(policy))
+        let services = self.services.objects();
+        let objects = local.chain(remotes).chain(ranges);
+        diff::by_key(objects.chain(policy).chain(services))
     }
 
     /// Ranges of pod addresses of the whole cluster.
@@ -134,6 +147,7 @@ impl Desired {
 pub(crate) use policy::check as check_policy;
 #[cfg(any(test, feature = "testing"))]
 pub use policy::testing;
+pub(crate) use service::check as check_service;
 
 #[cfg(test)]
 mod tests;

@@ -1,20 +1,20 @@
 //! Ranges of cluster addresses: what never ends in the node's own stack.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 use weft_api::object::{ClusterRange, RangePurpose};
 
 use super::ClusterConfig;
 use crate::facts::{self, NodeFacts};
-use crate::state::Store;
 
 /// The ranges of pods and of services, by prefix. A prefix inside a configured range of the same
 /// purpose adds nothing and is left out.
 pub(super) fn ranges(
     config: &ClusterConfig,
     nodes: &[NodeFacts],
-    store: &Store,
+    cluster_ips: impl Iterator<Item = IpAddr>,
     problems: &mut Vec<String>,
 ) -> Vec<ClusterRange> {
     let mut ranges = BTreeMap::new();
@@ -23,10 +23,7 @@ pub(super) fn ranges(
     report_overlaps(config, &ranges, problems);
     // Service addresses come second: where a prefix is both, a service nobody serves must not be
     // taken for a pod.
-    let services = store.services().flat_map(|service| {
-        let addresses = facts::cluster_ips(service).unwrap_or_default();
-        addresses.into_iter().map(IpNet::from)
-    });
+    let services = cluster_ips.map(IpNet::from);
     collect(
         &mut ranges,
         &config.service_cidrs,

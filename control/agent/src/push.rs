@@ -21,7 +21,7 @@ use crate::dataplane::Connection;
 use crate::state::{Agent, NodePort, Objects};
 
 /// Objects of one message: some 300 bytes each, far below the line limit, and short enough that the
-/// dataplane serves other connections in between.
+/// dataplane serves other connections in between. Those with lists count for as many as they are long.
 const CHUNK: usize = 1_024;
 
 /// First and longest pause between attempts to connect. A restarted dataplane takes about 100 ms to
@@ -200,7 +200,7 @@ impl<'a> Session<'a> {
         let generation = self.generation;
         self.done(Op::SyncBegin { generation }).await?;
         let objects: Vec<Object> = wanted.all.values().cloned().collect();
-        for chunk in objects.chunks(CHUNK) {
+        for chunk in chunks(&objects) {
             let objects = chunk.to_vec();
             self.done(Op::Upsert {
                 generation,
@@ -220,7 +220,7 @@ impl<'a> Session<'a> {
     /// Upserts go first: a prefix that moves from one node to another is never nobody's.
     async fn change(&mut self, pushed: &Objects, wanted: &Objects) -> Result<(), ApiError> {
         let change = diff(&pushed.all, &wanted.all);
-        for chunk in change.upserts.chunks(CHUNK) {
+        for chunk in chunks(&change.upserts) {
             self.generation += 1;
             let (generation, objects) = (self.generation, chunk.to_vec());
             self.done(Op::Upsert {
@@ -287,5 +287,76 @@ impl<'a> Session<'a> {
 
     async fn done(&self, op: Op) -> Result<(), ApiError> {
         self.connection.call::<Done>(op).await.map(drop)
+    }
+}
+
+/// Cuts a list into what fits a message; what is too long for one stands alone.
+fn chunks(mut objects: &[Object]) -> Vec<&[Object]> {
+    let mut chunks = Vec::new();
+    while !objects.is_empty() {
+        let mut room = CHUNK;
+        let mut fits = |object: &&Object| {
+            let weight = weight(object);
+            let fits = weight <= room;
+            room = room.saturating_sub(weight);
+            fits
+        };
+        let count = objects
+            .iter()
+            .take_while(|object| fits(object))
+            .count()
+            .max(1);
+        let (chunk, rest) = objects.split_at(count);
+        chunks.push(chunk);
+        objects = rest;
+    }
+    chunks
+}
+
+/// How many ordinary objects one is worth.
+fn weight(object: &Object) -> usize {
+    match object {
+        // A backend takes about 100 bytes, its place in the list of a frontend up to six.
+        Object::Service(service) => {
+            let lists = service.frontends.iter().map(|f| 3 + f.backends.len() / 16);
+            1 + service.backends.len() / 3 + lists.sum::<usize>() / 3
+        }
+        _ => 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use weft_api::service::{Algorithm, Backend, Service};
+
+    #[test]
+    fn long_services_travel_in_fewer() {
+        let service = |backends: usize| {
+            let backend = |n: usize| Backend {
+                address: [10, 0, 0, 1].into(),
+                port: u16::try_from(n % 60_000).unwrap(),
+                pod: None,
+                terminating: false,
+            };
+            Object::Service(Service {
+                namespace: "shop".to_owned(),
+                name: "web".to_owned(),
+                algorithm: Algorithm::Maglev,
+                affinity_seconds: None,
+                backends: (0..backends).map(backend).collect(),
+                frontends: Vec::new(),
+            })
+        };
+        let lengths = |objects: &[Object]| -> Vec<usize> {
+            chunks(objects).iter().map(|chunk| chunk.len()).collect()
+        };
+        assert_eq!(lengths(&[]), [] as [usize; 0]);
+        assert_eq!(lengths(&vec![service(0); CHUNK + 1]), [CHUNK, 1]);
+        assert_eq!(
+            lengths(&[service(10), service(9_000), service(10)]),
+            [1, 1, 1]
+        );
+        assert_eq!(lengths(&vec![service(300); 20]), [10, 10]);
     }
 }

@@ -16,7 +16,7 @@ use crate::options::Args;
 use crate::state::{Agent, Change};
 use crate::watch::Source;
 use crate::watch::dir::{DirWatcher, Report};
-use crate::{cni_server, host, push};
+use crate::{cni_server, health_check, host, push};
 
 /// Runs until SIGTERM or SIGINT, or until a part cannot go on. What was set up on the host and in
 /// the dataplane stays.
@@ -46,6 +46,7 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
             ended.context("serving agent.sock")
         }
         () = push::run(Arc::clone(&agent)) => Ok(()),
+        () = health_check::run(Arc::clone(&agent)) => Ok(()),
         _ = terminated.recv() => Ok(()),
         interrupted = tokio::signal::ctrl_c() => interrupted.context("waiting for a signal"),
     }

@@ -18,6 +18,7 @@ impl Agent {
             dataplane: self.dataplane().connection().is_some(),
             attachments,
             pools,
+            services: self.desired().services.services.len(),
             problems: self.problems(),
         }
     }

@@ -135,6 +135,9 @@ pub struct AgentStatus {
     pub attachments: Vec<AttachmentStatus>,
     /// Free and used addresses per prefix.
     pub pools: Vec<PoolStatus>,
+    /// Services in force on this node.
+    #[serde(default)]
+    pub services: usize,
     /// Manifests that are broken: object or file, line and reason.
     pub problems: Vec<String>,
 }

@@ -10,5 +10,6 @@
 mod attach;
 mod dir;
 mod fake;
+mod health_check;
 mod node;
 mod push;

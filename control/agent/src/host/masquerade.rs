@@ -6,28 +6,22 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::io;
 use std::net::IpAddr;
-use std::process::Stdio;
-use std::time::Duration;
 
 use ipnet::IpNet;
-use tokio::io::AsyncWriteExt;
-use tokio::process::Command;
 use weft_api::NODE_PORT;
 
-use super::HostError;
+use super::{HostError, nft};
 
-/// A ruleset of this size loads in milliseconds; `nft` that takes this long waits for a lock that is
-/// never given back.
-const NFT_TIMEOUT: Duration = Duration::from_secs(10);
+/// What this is for, in messages.
+const WHAT: &str = "masquerade";
 
 /// Puts the table in place.
 ///
 /// # Errors
 /// [`HostError::NftMissing`], or [`HostError::Nft`] with what `nft` said.
 pub async fn apply(pod_ranges: &[IpNet], node_addresses: &[IpAddr]) -> Result<(), HostError> {
-    nft(&ruleset(pod_ranges, node_addresses)).await
+    nft::load(WHAT, &ruleset(pod_ranges, node_addresses)).await
 }
 
 /// Takes the table away; none is success.
@@ -35,7 +29,7 @@ pub async fn apply(pod_ranges: &[IpNet], node_addresses: &[IpAddr]) -> Result<()
 /// # Errors
 /// As [`apply`].
 pub async fn remove() -> Result<(), HostError> {
-    nft("table inet weft {}\ndelete table inet weft\n").await
+    nft::load(WHAT, "table inet weft {}\ndelete table inet weft\n").await
 }
 
 /// The table as text. Declaring it before deleting it makes the deletion succeed the first time.
@@ -81,38 +75,6 @@ fn push_set(rules: &mut String, name: &str, kind: &str, elements: &[String]) {
         let _ = writeln!(rules, "    elements = {{ {} }}", elements.join(", "));
     }
     rules.push_str("  }\n");
-}
-
-async fn nft(script: &str) -> Result<(), HostError> {
-    let failed = |what: &str, error: &io::Error| HostError::Nft(format!("{what}: {error}"));
-    let mut child = Command::new("nft")
-        .args(["-f", "-"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => HostError::NftMissing,
-            _ => failed("cannot start nft", &error),
-        })?;
-    let stdin = child.stdin.take();
-    let run = async {
-        if let Some(mut stdin) = stdin {
-            // A child that gave up says why on stderr; its broken pipe says nothing more.
-            let _ = stdin.write_all(script.as_bytes()).await;
-        }
-        child.wait_with_output().await
-    };
-    let output = tokio::time::timeout(NFT_TIMEOUT, run)
-        .await
-        .map_err(|_| HostError::Nft(format!("nft did not end within {NFT_TIMEOUT:?}")))?
-        .map_err(|error| failed("nft", &error))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&output.stderr);
-    Err(HostError::Nft(format!("nft: {}", said.trim())))
 }
 
 #[cfg(test)]

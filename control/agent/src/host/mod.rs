@@ -1,5 +1,6 @@
 //! The node's own kernel, set up so that its stack and the dataplane meet: the port `weft0`, routes
-//! to the cluster's pods through it, forwarding, masquerade, and the underlay's ways to other nodes.
+//! to the cluster's pods and services through it, forwarding, masquerade, and the underlay's ways to
+//! other nodes.
 //!
 //! Everything here states what should be and repairs what differs, so it may run at every start, at
 //! every change of the cluster and from time to time: running it twice changes nothing. It works in
@@ -17,15 +18,18 @@ pub mod masquerade;
 pub mod mtu;
 mod neighbour;
 mod next_hop;
+mod nft;
 pub mod pod_port;
 pub mod routes;
 mod run;
+pub mod service_access;
 pub mod sysctl;
 pub mod underlay;
 pub mod weft0;
 
 pub use link::Netlink;
 pub use run::run;
+use service_access::ServiceAccess;
 
 /// Origin of the routes and neighbour entries that are ours (`rt_protocol`), so that stale ones are
 /// found again after a restart. 87 is 'W'; `/etc/iproute2/rt_protos` leaves it free, and the kernel
@@ -41,12 +45,16 @@ pub struct HostSpec {
     pub addresses: Vec<IpAddr>,
     /// Ranges pods get their addresses from: the cluster's, and every node's own prefixes.
     pub pod_ranges: Vec<IpNet>,
+    /// Ranges of service addresses.
+    pub service_ranges: Vec<IpNet>,
     /// Addresses of all nodes, this one's included: never masqueraded towards.
     pub node_addresses: Vec<IpAddr>,
     /// Interfaces that hold this node's addresses.
     pub underlay: Vec<String>,
     /// MTU of the pods' paths, in bytes of the IP packet.
     pub path_mtu: u32,
+    /// What leads the node's own processes to services that have other addresses too.
+    pub service_access: ServiceAccess,
 }
 
 /// Why the host could not be set up.
@@ -82,11 +90,19 @@ pub enum HostError {
         value: String,
     },
     /// The program `nft` is missing.
-    #[error("cannot masquerade: the program nft is not installed; install the package nftables")]
-    NftMissing,
+    #[error("cannot {what}: the program nft is not installed; install the package nftables")]
+    NftMissing {
+        /// What it was to do.
+        what: &'static str,
+    },
     /// `nft` failed.
-    #[error("cannot masquerade: {0}")]
-    Nft(String),
+    #[error("cannot {what}: {said}")]
+    Nft {
+        /// What it was to do.
+        what: &'static str,
+        /// What it said.
+        said: String,
+    },
     /// Offloads of `weft0` cannot be switched.
     #[error(transparent)]
     Features(#[from] weft_ethtool::Error),
@@ -115,6 +131,7 @@ pub async fn apply(netlink: &Netlink, spec: &HostSpec) -> Result<(), Vec<HostErr
         Err(error) => note(Err(error)),
     }
     note(masquerade::apply(&spec.pod_ranges, &spec.node_addresses).await);
+    note(service_access::apply(&spec.service_access).await);
     if errors.is_empty() {
         Ok(())
     } else {
@@ -129,6 +146,7 @@ pub async fn apply(netlink: &Netlink, spec: &HostSpec) -> Result<(), Vec<HostErr
 pub async fn remove(netlink: &Netlink) -> Result<(), Vec<HostError>> {
     let mut errors = Vec::new();
     errors.extend(masquerade::remove().await.err());
+    errors.extend(service_access::remove().await.err());
     match netlink.link(NODE_PORT).await {
         Ok(Some(link)) => errors.extend(netlink.delete_link(&link).await.err()),
         Ok(None) => {}

@@ -1,4 +1,4 @@
-//! The node's routes to the cluster's pods: all of them by way of `weft0`.
+//! The node's routes to the cluster's pods and services: all of them by way of `weft0`.
 //!
 //! They carry [`RT_PROTOCOL`], so that stale ones are known after a restart, and the pods' path MTU,
 //! so that what the node sends to a remote pod fits the tunnel.
@@ -26,7 +26,7 @@ struct Way {
     mtu: Option<u32>,
 }
 
-/// Adds, corrects and removes routes until exactly the pod ranges of `spec` are routed by `index`
+/// Adds, corrects and removes routes until exactly the ranges of `spec` are routed by `index`
 /// (`weft0`). Families `weft0` has no address of are left out. A foreign route to the same prefix
 /// is never replaced: it is reported, as two programs routing one range is for people to settle.
 pub async fn apply(netlink: &Netlink, index: u32, spec: &HostSpec) -> Vec<Result<(), HostError>> {
@@ -52,7 +52,7 @@ pub async fn apply(netlink: &Netlink, index: u32, spec: &HostSpec) -> Vec<Result
 
 fn wanted(index: u32, spec: &HostSpec) -> BTreeMap<IpNet, Way> {
     let mut wanted = BTreeMap::new();
-    for range in &spec.pod_ranges {
+    for range in spec.pod_ranges.iter().chain(&spec.service_ranges) {
         let range = range.trunc();
         let same_family = |a: &&IpAddr| a.is_ipv4() == range.addr().is_ipv4();
         let Some(source) = spec.addresses.iter().find(same_family) else {

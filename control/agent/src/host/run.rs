@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use anyhow::Context;
 use tokio::sync::{mpsc, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 use weft_api::dataplane::{PortKind, PortSpec};
 use weft_api::object::LocalNode;
 use weft_api::{NODE_PORT_PEER, PortName, VETH_MTU};
 
+use super::service_access::ServiceAccess;
 use super::underlay::{self, Targets, View};
 use super::{HostSpec, Netlink, apply};
 use crate::desired::Desired;
@@ -53,8 +54,9 @@ async fn keep(
     let mut view = None;
     let mut port = None;
     // What the host was last set up for without a problem.
-    let mut done = None;
+    let mut applied = None;
     let mut repair = tokio::time::interval_at(Instant::now() + REPAIR, REPAIR);
+    repair.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let now = desired.borrow_and_update().clone();
         let wanted = targets_of(&now);
@@ -68,22 +70,24 @@ async fn keep(
             .as_ref()
             .filter(|view: &&View| view.local == wanted.local);
         if let (Some(local), Some(view)) = (&now.local, known) {
-            let mtu = *path_mtu.borrow_and_update();
-            let spec = spec_of(&now, local, view, mtu);
-            // Most changes are about pods and their policies; the host does not care.
-            if done.as_ref() != Some(&spec) {
+            let spec = spec_of(&now, local, view, *path_mtu.borrow_and_update());
+            // Most changes of the cluster are none of the host.
+            if applied.as_ref() != Some(&spec) {
                 let well = set_up(agent, netlink, &spec, &mut port).await;
-                done = well.then_some(spec);
+                applied = well.then_some(spec);
             }
         }
         tokio::select! {
             changed = desired.changed() => changed?,
             changed = path_mtu.changed() => changed?,
             seen = views.recv() => match seen {
-                Some(seen) => view = Some(tell(agent, seen)),
+                Some(seen) => {
+                    view = Some(tell(agent, seen));
+                    applied = None;
+                }
                 None => std::future::pending().await,
             },
-            _ = repair.tick() => done = None,
+            _ = repair.tick() => applied = None,
         }
     }
 }
@@ -121,6 +125,7 @@ fn spec_of(desired: &Desired, local: &LocalNode, view: &View, path_mtu: u32) -> 
         mac: local.node_port_mac,
         addresses: local.node_port_addresses.clone(),
         pod_ranges,
+        service_ranges: desired.service_ranges().collect(),
         node_addresses: local
             .addresses
             .iter()
@@ -129,17 +134,13 @@ fn spec_of(desired: &Desired, local: &LocalNode, view: &View, path_mtu: u32) -> 
             .collect(),
         underlay: view.interfaces.clone(),
         path_mtu,
+        service_access: ServiceAccess::of(&desired.services.services, &local.addresses),
     }
 }
 
 /// Sets the host up and tells the agent about the node's own port. A pair that was made anew has
-/// another index, and must be attached anew. True when there was no problem.
-async fn set_up(
-    agent: &Agent,
-    netlink: &Netlink,
-    spec: &HostSpec,
-    port: &mut Option<u32>,
-) -> bool {
+/// another index, and must be attached anew. False where something could not be set up.
+async fn set_up(agent: &Agent, netlink: &Netlink, spec: &HostSpec, port: &mut Option<u32>) -> bool {
     let problems = match apply(netlink, spec).await {
         Ok(()) => Vec::new(),
         Err(errors) => errors.iter().map(ToString::to_string).collect(),

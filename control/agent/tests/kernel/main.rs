@@ -15,6 +15,7 @@ mod masquerade;
 mod namespace;
 mod node;
 mod routes;
+mod service_access;
 mod sysctl;
 mod underlay;
 mod weft0;

@@ -11,6 +11,8 @@ fn spec(ranges: &[&str]) -> HostSpec {
             .map(|a| a.parse().unwrap())
             .to_vec(),
         pod_ranges: ranges.iter().map(|r| r.parse().unwrap()).collect(),
+        service_ranges: Vec::new(),
+        service_access: Default::default(),
         node_addresses: vec!["192.0.2.1".parse().unwrap()],
         underlay: Vec::new(),
         path_mtu: 1450,
@@ -23,20 +25,25 @@ fn ours(family: &str) -> Vec<Value> {
 }
 
 #[test]
-fn pod_ranges_are_routed_by_weft0_with_source_and_mtu() {
+fn ranges_are_routed_by_weft0_with_source_and_mtu() {
     enter();
     block_on(async {
         let netlink = Netlink::open().unwrap();
-        let spec = spec(&["10.244.0.0/16", "10.99.0.0/24", "fd00::/16"]);
+        let mut spec = spec(&["10.244.0.0/16", "10.99.0.0/24", "fd00::/16"]);
+        spec.service_ranges = ["10.96.0.0/16", "10.100.0.9/32"]
+            .map(|range| range.parse().unwrap())
+            .to_vec();
         apply(&netlink, &spec).await.unwrap();
         let before = run("ip route") + &run("ip -6 route");
         apply(&netlink, &spec).await.unwrap();
         assert_eq!(run("ip route") + &run("ip -6 route"), before);
 
-        assert_eq!(ours("-4").len(), 2);
+        assert_eq!(ours("-4").len(), 4);
         for (family, to, gateway, source) in [
             ("-4", "10.244.7.7", "169.254.1.1", "10.244.1.1"),
             ("-4", "10.99.0.7", "169.254.1.1", "10.244.1.1"),
+            ("-4", "10.96.7.7", "169.254.1.1", "10.244.1.1"),
+            ("-4", "10.100.0.9", "169.254.1.1", "10.244.1.1"),
             ("-6", "fd00:7::7", "fe80::1", "fd00:1::1"),
         ] {
             let route = ip(&format!("{family} route get {to}"))[0].clone();

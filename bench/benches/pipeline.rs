@@ -210,6 +210,7 @@ fn service(criterion: &mut Criterion) {
 /// The node's tables with one service.
 fn service_tables(address: &str, backend: &str) -> Tables {
     let frontend = |(protocol, port): (Protocol, u16)| FrontendSpec {
+        inside_backends: None,
         key: FrontendKey {
             address: ip(address),
             protocol: protocol.0,

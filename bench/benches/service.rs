@@ -9,7 +9,7 @@ use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
-use weft_engine::table::service::Chance;
+use weft_engine::table::service::{Chance, Client};
 use weft_engine::{FrontendKey, FrontendSpec, ServiceBuilder, ServiceId, ServiceSpec};
 use weft_wire::Protocol;
 
@@ -37,6 +37,7 @@ fn spec(service: u32, turn: u32) -> ServiceSpec {
     ServiceSpec {
         backends: (0..BACKENDS).map(backend).collect(),
         frontends: vec![FrontendSpec {
+            inside_backends: None,
             key: key(service),
             keeps_source: false,
             drops: false,
@@ -66,7 +67,7 @@ fn service(criterion: &mut Criterion) {
                 next = next.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
                 let frontend = tables.get(&key(next % services)).expect("a frontend");
                 let hash = u64::from(next) << 32;
-                black_box(frontend.choose(Chance { hash, random: hash }, |_| 0))
+                black_box(frontend.choose(Client::Outside, Chance { hash, random: hash }, |_| 0))
             });
         });
         let mut turn = 0;

@@ -50,6 +50,7 @@ fn with_services(mut bed: Testbed) -> Testbed {
     ];
     for (number, (address, backends)) in services.into_iter().enumerate() {
         let frontend = |protocol: Protocol| FrontendSpec {
+            inside_backends: None,
             key: FrontendKey {
                 address: ip(address),
                 protocol: protocol.0,

@@ -306,6 +306,8 @@ impl Pipeline {
     /// What the policies said in the last run, while it is kept.
     pub fn verdicts_mut(&mut self) -> &mut VerdictLog {
         &mut self.verdicts
+    }
+
     /// To forget what was counted for backends that are no more.
     pub fn backend_counters_mut(&mut self) -> &mut BackendCounters {
         self.flows.backends_mut()

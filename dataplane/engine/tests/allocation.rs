@@ -224,6 +224,7 @@ fn with_service(rig: &mut Rig, backends: &[&str], far: &str) -> &'static str {
         backends: backends.iter().map(|it| (testbed::ip(it), 8080)).collect(),
         frontends: [(Protocol::TCP, 80), (Protocol::UDP, 53)]
             .map(|(protocol, port)| FrontendSpec {
+                inside_backends: None,
                 key: FrontendKey {
                     address: testbed::ip(address),
                     protocol: protocol.0,

@@ -130,6 +130,7 @@ fn frontend(frontend: &Frontend) -> FrontendSpec {
         drops: frontend.drops,
         sources: frontend.sources.clone(),
         backends: frontend.backends.clone(),
+        inside_backends: frontend.inside_backends.clone(),
     }
 }
 
@@ -180,10 +181,11 @@ pub(super) fn check(service: &Service) -> Result<(), String> {
         if !keys.insert(key) {
             return refused("it is there twice".to_owned());
         }
-        if frontend.backends.len() > BACKENDS_MAX {
+        let inside = frontend.inside_backends.as_deref().unwrap_or_default();
+        if frontend.backends.len().max(inside.len()) > BACKENDS_MAX {
             return refused(format!("more than {BACKENDS_MAX} backends"));
         }
-        for place in &frontend.backends {
+        for place in frontend.backends.iter().chain(inside) {
             let Some(backend) = service.backends.get(*place as usize) else {
                 let there = service.backends.len();
                 return refused(format!("backend {place} of {there}, counted from 0"));

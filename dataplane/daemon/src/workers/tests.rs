@@ -221,6 +221,7 @@ fn service_of_a() -> ServiceSpec {
     ServiceSpec {
         backends: vec![(testbed::ip("10.1.1.10"), 1000)],
         frontends: vec![FrontendSpec {
+            inside_backends: None,
             key: FrontendKey {
                 address: testbed::ip("10.96.0.9"),
                 protocol: 17,

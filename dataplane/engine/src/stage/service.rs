@@ -17,13 +17,13 @@ use weft_wire::{Protocol, TcpFlags};
 use crate::counters::Stage;
 use crate::drop_reason::DropReason;
 use crate::icmp;
-use crate::packet::{Headers, Network, Packet, Track, Verdict};
+use crate::packet::{Headers, Network, Packet, PortKind, Track, Verdict};
 use crate::pipeline::Context;
 use crate::reset;
 use crate::stage::owner;
 use crate::table::flow::{Direction, FlowKey, FlowRef, HashSeed, Tuple};
 use crate::table::policy::has_ports;
-use crate::table::service::{Backend, Chance, Frontend, FrontendKey};
+use crate::table::service::{Backend, Chance, Client, Frontend, FrontendKey};
 
 pub(crate) use translate::{readdress, restore};
 
@@ -170,15 +170,16 @@ fn tell_apart(packet: &mut Packet, context: &mut Context<'_>) -> Result<(), Drop
 fn backend(packet: &Packet, frontend: &Frontend, context: &mut Context<'_>) -> Option<Backend> {
     let headers = &packet.headers;
     let client = headers.source;
+    let place = client_place(packet, context);
     let now_ns = context.now_ns;
     let last = frontend.affinity_seconds.and_then(|_| {
         let address = context.affinity.backend(frontend.service, client, now_ns)?;
-        frontend.at(address)
+        frontend.at(place, address)
     });
     let load = |id| context.flows.backends().of(id).0 as u32;
     let chosen = match last {
         Some(backend) => backend,
-        None => frontend.choose(chance(packet, frontend, now_ns)?, load)?,
+        None => frontend.choose(place, chance(packet, frontend, now_ns)?, load)?,
     };
     if let Some(seconds) = frontend.affinity_seconds {
         let key = (frontend.service, client);
@@ -187,6 +188,14 @@ fn backend(packet: &Packet, frontend: &Frontend, context: &mut Context<'_>) -> O
             .remember(key, chosen.address, seconds, now_ns);
     }
     Some(chosen)
+}
+
+fn client_place(packet: &Packet, context: &Context<'_>) -> Client {
+    match packet.rx_kind {
+        PortKind::Pod => Client::Inside,
+        PortKind::Node if context.node.owns(packet.headers.source) => Client::Inside,
+        PortKind::Node | PortKind::Uplink => Client::Outside,
+    }
 }
 
 /// With affinity a client's connections are one to the choice, so that it survives a lost table.

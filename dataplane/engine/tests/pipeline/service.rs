@@ -24,6 +24,7 @@ pub const SERVICE: ServiceId = ServiceId(7);
 /// Port 80 of an address, of one protocol, answered by all backends.
 pub fn frontend(address: &str, protocol: Protocol, backends: usize) -> FrontendSpec {
     FrontendSpec {
+        inside_backends: None,
         key: FrontendKey {
             address: ip(address),
             protocol: protocol.0,

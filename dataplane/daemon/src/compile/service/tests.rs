@@ -31,6 +31,7 @@ fn service(name: &str, address: &str, backends: &[&str]) -> Service {
             keeps_source: false,
             sources: None,
             backends: (0..backends.len() as u32).collect(),
+            inside_backends: None,
             drops: false,
         }],
     }

@@ -40,6 +40,8 @@ pub struct FrontendSpec {
     pub sources: Option<Vec<IpNet>>,
     /// Backends new connections go to, by their place in [`ServiceSpec::backends`].
     pub backends: Vec<u32>,
+    /// The same for clients inside, where those are others.
+    pub inside_backends: Option<Vec<u32>>,
 }
 
 /// A service as it is in the tables.
@@ -75,12 +77,15 @@ impl ServiceBuilder {
         let mut choices = BTreeMap::new();
         let mut keys = Vec::new();
         for frontend in &spec.frontends {
-            let backends = chosen(&known, spec, &frontend.backends);
-            let of_backends: Vec<BackendId> = backends.iter().map(|it| it.id).collect();
-            let before = old.as_ref().and_then(|it| it.choices.get(&of_backends));
-            let choice = choices
-                .entry(of_backends)
-                .or_insert_with(|| before.cloned().unwrap_or_else(|| choice(backends)));
+            let mut choice_of = |places: &[u32]| {
+                let backends = chosen(&known, spec, places);
+                let of_backends: Vec<BackendId> = backends.iter().map(|it| it.id).collect();
+                let before = old.as_ref().and_then(|it| it.choices.get(&of_backends));
+                let made = choices
+                    .entry(of_backends)
+                    .or_insert_with(|| before.cloned().unwrap_or_else(|| choice(backends)));
+                Arc::clone(made)
+            };
             let entry = Frontend {
                 service,
                 algorithm: spec.algorithm,
@@ -88,7 +93,8 @@ impl ServiceBuilder {
                 keeps_source: frontend.keeps_source,
                 drops: frontend.drops,
                 sources: frontend.sources.clone().map(Vec::into_boxed_slice),
-                choice: Arc::clone(choice),
+                choice: choice_of(&frontend.backends),
+                inside: frontend.inside_backends.as_deref().map(choice_of),
                 known: Arc::clone(&known),
             };
             if self.insert(frontend.key, entry) {

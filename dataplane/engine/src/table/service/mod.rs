@@ -143,7 +143,18 @@ pub struct Frontend {
     /// Who may connect; anybody without.
     sources: Option<Box<[IpNet]>>,
     choice: Arc<Choice>,
+    /// For clients inside, where that is another one.
+    inside: Option<Arc<Choice>>,
     known: Arc<Known>,
+}
+
+/// Where a client is, as far as a frontend may tell clients apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Client {
+    /// A pod of this node, or the node itself.
+    Inside,
+    /// Anybody else.
+    Outside,
 }
 
 impl Frontend {
@@ -153,10 +164,22 @@ impl Frontend {
         self.sources.as_deref().is_none_or(listed)
     }
 
+    fn choice(&self, client: Client) -> &Choice {
+        match (&self.inside, client) {
+            (Some(inside), Client::Inside) => inside,
+            _ => &self.choice,
+        }
+    }
+
     /// Chooses a backend for a new connection; `load` says how many connections each has. `None`: there is none.
     #[inline]
-    pub fn choose(&self, chance: Chance, load: impl Fn(BackendId) -> u32) -> Option<Backend> {
-        let Choice { backends, maglev } = &*self.choice;
+    pub fn choose(
+        &self,
+        client: Client,
+        chance: Chance,
+        load: impl Fn(BackendId) -> u32,
+    ) -> Option<Backend> {
+        let Choice { backends, maglev } = self.choice(client);
         let by_chance = || ((u128::from(chance.random) * backends.len() as u128) >> 64) as usize;
         let at = match self.algorithm {
             Algorithm::Maglev => maglev.pick(chance.hash),
@@ -172,8 +195,8 @@ impl Frontend {
     }
 
     /// The backend of an address among those that new connections may go to.
-    pub fn at(&self, address: IpAddr) -> Option<Backend> {
-        let backends = &self.choice.backends;
+    pub fn at(&self, client: Client, address: IpAddr) -> Option<Backend> {
+        let backends = &self.choice(client).backends;
         let at = backends.partition_point(|it| it.address < address);
         backends.get(at).filter(|it| it.address == address).copied()
     }

@@ -22,6 +22,7 @@ fn key(number: u8, port: u16) -> FrontendKey {
 
 fn frontend(key: FrontendKey, backends: Vec<u32>) -> FrontendSpec {
     FrontendSpec {
+        inside_backends: None,
         key,
         keeps_source: false,
         drops: false,
@@ -159,7 +160,9 @@ fn each_algorithm_chooses_among_the_frontends_backends() {
         for turn in 0..500_u64 {
             let hash = turn.wrapping_mul(0x9e37_79b9_7f4a_7c15);
             let load = |id: BackendId| shares[id.0 as usize];
-            let backend = frontend.choose(chance(hash), load).expect("a backend");
+            let backend = frontend
+                .choose(Client::Outside, chance(hash), load)
+                .expect("a backend");
             shares[backend.id.0 as usize] += 1;
         }
         let (least, most) = (shares[1..].iter().min(), shares[1..].iter().max());
@@ -187,7 +190,10 @@ fn a_frontend_without_backends_chooses_none() {
         builder.set(ServiceId(1), &spec);
         let tables = builder.build();
         let frontend = tables.get(&key(1, 80)).expect("a frontend");
-        assert_eq!(frontend.choose(chance(u64::MAX), |_| 0), None);
+        assert_eq!(
+            frontend.choose(Client::Outside, chance(u64::MAX), |_| 0),
+            None
+        );
     }
 }
 
@@ -201,7 +207,10 @@ fn sources_are_admitted_by_prefix_and_backends_known_by_address() {
     let tables = builder.build();
     let frontend = tables.get(&key(1, 80)).expect("a frontend");
     assert!(frontend.admits(ip("192.0.2.7")) && !frontend.admits(ip("192.0.3.7")));
-    assert!(frontend.at(ip("10.1.1.0")).is_none() && frontend.at(ip("10.1.1.1")).is_some());
+    assert!(
+        frontend.at(Client::Outside, ip("10.1.1.0")).is_none()
+            && frontend.at(Client::Outside, ip("10.1.1.1")).is_some()
+    );
     assert!(frontend.known(ip("10.1.1.0"), 8080).is_some());
     assert!(frontend.known(ip("10.1.1.0"), 8081).is_none());
 }

@@ -109,7 +109,11 @@ fn decide_new(
         );
         return Err(reason);
     }
-    conntrack::begin(packet, context)?;
+    if conntrack::begin(packet, context) == Err(DropReason::SourcePorts) {
+        // Another packet of this batch was given the same port, and began its connection first.
+        service::another_port(packet, context)?;
+        conntrack::begin(packet, context)?;
+    }
     if let Some(flow) = packet.track.flow {
         begun.add(packet);
         context

@@ -166,6 +166,27 @@ fn tell_apart(packet: &mut Packet, context: &mut Context<'_>) -> Result<(), Drop
     }
 }
 
+/// Gives a new connection another source port than the one it was to have.
+#[cold]
+pub(super) fn another_port(
+    packet: &mut Packet,
+    context: &mut Context<'_>,
+) -> Result<(), DropReason> {
+    let headers = &packet.headers;
+    let (source, destination) = (headers.source, headers.destination);
+    let there = (destination, headers.ports.1);
+    let ports = if source == packet.client() {
+        source::PORTS
+    } else {
+        source::ports_of(context.worker, context.workers)
+    };
+    let (_, port) = source::free_port(packet, source, ports, there, context)?;
+    match Tuple::new(source, destination, (port, there.1)) {
+        Some(there) => translate(packet, there, context),
+        None => Err(DropReason::SourcePorts),
+    }
+}
+
 /// The client's last backend, where the service wants that, or one for the connection.
 fn backend(packet: &Packet, frontend: &Frontend, context: &mut Context<'_>) -> Option<Backend> {
     let headers = &packet.headers;

@@ -646,6 +646,26 @@ fn when_all_source_ports_are_taken_new_connections_are_dropped_and_counted() {
 }
 
 #[test]
+fn connections_of_one_batch_are_not_given_the_same_source_port() {
+    let (address, far) = ("203.0.113.10", "10.1.2.5");
+    let mut bed = Testbed::with_flows(40_000);
+    set(&mut bed, &spec(address, &[far]));
+    let mut ports = std::collections::HashSet::new();
+    // So many that the last ones meet at the few ports that are free.
+    for batch in 0..464_u16 {
+        let client = |n: u16| {
+            let [high, low] = (batch * 64 + n).to_be_bytes();
+            packet(&format!("198.51.{high}.{low}"), address).udp(9, 80)
+        };
+        let packets: Vec<_> = (0..64).map(|n| (NODE, client(n).build())).collect();
+        for outcome in bed.run(&packets).packets {
+            let ((_, port), _) = ends_of(inner(sent(&outcome, UPLINK)));
+            assert!(ports.insert(port), "{port} is given once");
+        }
+    }
+}
+
+#[test]
 fn connections_are_counted_by_backend() {
     let [a, b, _, address] = FAMILIES[0];
     let mut bed = bed(address, &[b]);

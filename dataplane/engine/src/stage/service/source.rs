@@ -53,7 +53,7 @@ fn own_address(packet: &Packet, backend: &Backend, context: &Context<'_>) -> Opt
 }
 
 /// Ports a worker gives: no two have one in common.
-fn ports_of(worker: u16, workers: u16) -> std::ops::Range<u16> {
+pub(super) fn ports_of(worker: u16, workers: u16) -> std::ops::Range<u16> {
     let each = PORTS.len() as u16 / workers.max(1);
     let first = PORTS.start + worker.min(workers.saturating_sub(1)) * each;
     first..first + each

@@ -824,6 +824,7 @@ fn services(query: &ServiceQuery) -> Result<Value, ApiError> {
         begun: 2_000,
     };
     let frontend = |address: Option<&str>, kind, port| Frontend {
+        inside_backends: None,
         address: address.map(|it| it.parse().unwrap()),
         ipv6: false,
         protocol: 6,

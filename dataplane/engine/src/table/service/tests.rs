@@ -214,3 +214,24 @@ fn sources_are_admitted_by_prefix_and_backends_known_by_address() {
     assert!(frontend.known(ip("10.1.1.0"), 8080).is_some());
     assert!(frontend.known(ip("10.1.1.0"), 8081).is_none());
 }
+
+#[test]
+fn clients_inside_go_to_backends_of_their_own_where_the_frontend_has_some() {
+    let mut builder = ServiceBuilder::default();
+    let mut spec = service(1, 2);
+    spec.frontends[0].backends = vec![0];
+    spec.frontends[0].inside_backends = Some(vec![1]);
+    let same = frontend(key(1, 81), vec![0]);
+    spec.frontends.push(same);
+    builder.set(ServiceId(1), &spec);
+    let tables = builder.build();
+    let chosen = |port, client| {
+        let frontend = tables.get(&key(1, port)).expect("a frontend");
+        frontend
+            .choose(client, chance(7), |_| 0)
+            .map(|it| it.address)
+    };
+    assert_eq!(chosen(80, Client::Outside), Some(ip("10.1.1.0")));
+    assert_eq!(chosen(80, Client::Inside), Some(ip("10.1.1.1")));
+    assert_eq!(chosen(81, Client::Inside), Some(ip("10.1.1.0")));
+}

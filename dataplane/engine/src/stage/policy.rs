@@ -109,10 +109,13 @@ fn decide_new(
         );
         return Err(reason);
     }
-    if conntrack::begin(packet, context) == Err(DropReason::SourcePorts) {
-        // Another packet of this batch was given the same port, and began its connection first.
-        service::another_port(packet, context)?;
-        conntrack::begin(packet, context)?;
+    match conntrack::begin(packet, context) {
+        Err(DropReason::SourcePorts) => {
+            // Another packet of this batch was given the same port, and began its connection first.
+            service::another_port(packet, context)?;
+            conntrack::begin(packet, context)?;
+        }
+        begun => begun?,
     }
     if let Some(flow) = packet.track.flow {
         begun.add(packet);

@@ -208,8 +208,9 @@ impl Delta {
     #[inline]
     #[must_use]
     pub const fn double(self, old: u32, new: u32) -> Self {
-        self.word((old >> 16) as u16, (new >> 16) as u16)
-            .word(old as u16, new as u16)
+        let old = !old;
+        let (removed, added) = ((old >> 16) + (old & 0xffff), (new >> 16) + (new & 0xffff));
+        Self(fold(self.0) as u32 + removed + added)
     }
 
     /// An IPv4 address was replaced.

@@ -39,15 +39,17 @@ pub struct UpperPart {
 /// there. Of a later fragment there is no upper part. What lies beyond the end of `packet` stays as it is.
 ///
 /// Nothing is changed, and false said, when the bytes are no such packet.
+#[inline]
 pub fn translate(packet: &mut [u8], upper: Option<UpperPart>, old: &Ends, new: &Ends) -> bool {
     let addresses = match (old.source, old.destination, new.source, new.destination) {
         (IpAddr::V4(from), IpAddr::V4(to), IpAddr::V4(source), IpAddr::V4(destination)) => {
             let Ok((ip, _)) = Ipv4Header::parse_mut(packet) else {
                 return false;
             };
-            ip.rewrite_source(source);
-            ip.rewrite_destination(destination);
-            Delta::new().v4(from, source).v4(to, destination)
+            let delta = Delta::new().v4(from, source).v4(to, destination);
+            ip.set_addresses(source, destination);
+            ip.set_checksum(delta.apply(ip.checksum()));
+            delta
         }
         (IpAddr::V6(from), IpAddr::V6(to), IpAddr::V6(source), IpAddr::V6(destination)) => {
             let Ok((ip, _)) = Ipv6Header::parse_mut(packet) else {
@@ -68,6 +70,7 @@ pub fn translate(packet: &mut [u8], upper: Option<UpperPart>, old: &Ends, new: &
 }
 
 /// The ports stand in the same place in all three protocols.
+#[inline]
 fn translate_upper(
     bytes: &mut [u8],
     upper: &UpperPart,
@@ -111,6 +114,7 @@ fn translate_upper(
 }
 
 /// A partial checksum holds the pseudo-header's sum: addresses, but no ports.
+#[inline]
 fn moved(present: u16, upper: &UpperPart, addresses: Delta, ports: (u32, u32)) -> u16 {
     match upper.field {
         ChecksumField::Partial => addresses.apply_to_sum(present),

@@ -137,7 +137,10 @@ impl Tuple {
 
     /// Destination address.
     pub fn destination(self) -> IpAddr {
-        self.mirrored().source()
+        match self {
+            Self::V4(Tuple4([_, destination, _])) => IpAddr::V4(destination.into()),
+            Self::V6(Tuple6([_, _, _, _, e, f, g, h, _])) => IpAddr::V6(bits([e, f, g, h]).into()),
+        }
     }
 
     /// Source and destination port; of an ICMP query its identifier and its type.

@@ -5,6 +5,7 @@
 use super::FlowTable;
 use super::entry::{Flags, FlowRef};
 use super::key::{Direction, FlowKey, Tuple};
+use super::memory::Family;
 use super::state::Tick;
 use super::track::{Seen, Tracked};
 use crate::table::service::{BackendCounters, BackendId};
@@ -110,10 +111,11 @@ impl FlowTable {
     /// With which addresses and ports packets of a direction come. `None` when the connection ended.
     #[inline]
     pub fn arriving(&self, flow: FlowRef, direction: Direction) -> Option<Tuple> {
-        let (original, reply) = self.keys(self.resolve(flow)?);
-        Some(match direction {
-            Direction::Original => original.tuple,
-            Direction::Reply => reply.tuple,
+        let number = self.resolve(flow)?;
+        let side = direction.index();
+        Some(match self.memory.family(number) {
+            Family::V4 => Tuple::V4(self.memory.pair4(number).0[side]),
+            Family::V6 => Tuple::V6(self.memory.pair6(number).0[side]),
         })
     }
 

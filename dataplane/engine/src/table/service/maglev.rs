@@ -89,7 +89,11 @@ fn fill(keys: &[u64]) -> Vec<u32> {
         let backend = turn % backends;
         let Turns { place, skip } = &mut turns[backend];
         while table[*place as usize] != FREE {
-            *place = (*place + *skip) % len;
+            // Both are below the length.
+            *place += *skip;
+            if *place >= len {
+                *place -= len;
+            }
         }
         table[*place as usize] = backend as u32;
     }

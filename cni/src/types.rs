@@ -1,9 +1,10 @@
 //! The network configuration of standard input.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use serde_json::Value;
-use weft_api::agent::Attachment;
+use weft_api::agent::{Attachment, HostPort};
 use weft_api::paths::DEFAULT_RUN_DIR;
 
 use crate::env::check_identifier;
@@ -83,6 +84,8 @@ pub struct PodConf {
     pub mtu: Option<u32>,
     /// `dns`: passed on in the result.
     pub dns: Dns,
+    /// `runtimeConfig.portMappings`: ports of the node that lead to the pod.
+    pub host_ports: Vec<HostPort>,
     /// Result of the plugin before (ADD) or of the ADD (CHECK).
     pub prev_result: Option<AddResult>,
 }
@@ -131,6 +134,7 @@ impl NetConf {
         Ok(PodConf {
             mtu: parse_mtu(&root)?,
             dns: dns.unwrap_or_default(),
+            host_ports: host_ports(&root)?,
             prev_result: root.get("prevResult").map(AddResult::parse).transpose()?,
         })
     }
@@ -190,18 +194,12 @@ fn parse_mtu(root: &Object<'_>) -> Result<Option<u32>, Error> {
 }
 
 /// Capability arguments are checked for shape, and refused where ignoring them would give the pod
-/// something else than was asked for. Port mappings and bandwidth belong to chained plugins.
+/// something else than was asked for. Bandwidth belongs to a chained plugin.
 fn check_runtime_config(root: &Object<'_>, delegated: bool) -> Result<(), Error> {
     root.object("capabilities")?;
     let Some(runtime) = root.object("runtimeConfig")? else {
         return Ok(());
     };
-    for mapping in runtime.objects("portMappings")? {
-        mapping.number("hostPort")?;
-        mapping.number("containerPort")?;
-        mapping.string("protocol")?;
-        mapping.string("hostIP")?;
-    }
     let addresses = runtime.strings("ips")?;
     if !addresses.is_empty() && !delegated {
         return Err(Error::UnsupportedField {
@@ -218,6 +216,69 @@ fn check_runtime_config(root: &Object<'_>, delegated: bool) -> Result<(), Error>
         });
     }
     Ok(())
+}
+
+/// Mappings without a host port ask for nothing.
+fn host_ports(root: &Object<'_>) -> Result<Vec<HostPort>, Error> {
+    let Some(runtime) = root.object("runtimeConfig")? else {
+        return Ok(Vec::new());
+    };
+    let mut ports = Vec::new();
+    for mapping in runtime.objects("portMappings")? {
+        let host_port = port(&mapping, "hostPort")?;
+        let container_port = port(&mapping, "containerPort")?;
+        let protocol = mapping.string("protocol")?.unwrap_or_default();
+        let protocol = match protocol.to_ascii_lowercase().as_str() {
+            "" | "tcp" => 6,
+            "udp" => 17,
+            "sctp" => 132,
+            _ => {
+                let name = mapping.name("protocol");
+                let message = format!("{name}: '{protocol}' is none of tcp, udp, sctp");
+                return Err(Error::Config(message));
+            }
+        };
+        let host_ip = host_ip(&mapping)?;
+        if let Some(host_port) = host_port {
+            let name = mapping.name("containerPort");
+            let missing = || Error::Config(format!("{name} is missing"));
+            ports.push(HostPort {
+                protocol,
+                host_port,
+                container_port: container_port.ok_or_else(missing)?,
+                host_ip,
+            });
+        }
+    }
+    Ok(ports)
+}
+
+/// A port; 0 is none.
+fn port(mapping: &Object<'_>, key: &str) -> Result<Option<u16>, Error> {
+    let number = mapping.number(key)?.filter(|number| *number != 0);
+    let read = |number: u32| {
+        let wrong = || Error::Config(format!("{}: {number} is not a port", mapping.name(key)));
+        u16::try_from(number).map_err(|_| wrong())
+    };
+    number.map(read).transpose()
+}
+
+fn host_ip(mapping: &Object<'_>) -> Result<Option<IpAddr>, Error> {
+    let Some(text) = mapping.string("hostIP")?.filter(|text| !text.is_empty()) else {
+        return Ok(None);
+    };
+    let key = mapping.name("hostIP");
+    match text.parse::<IpAddr>() {
+        Ok(address) if address.is_loopback() => Err(Error::UnsupportedField {
+            key,
+            value: text,
+            reason: "nothing comes to the pod from the node's loopback; name an address of the node, or none",
+        }),
+        Ok(address) => Ok(Some(address)),
+        Err(_) => Err(Error::Config(format!(
+            "{key}: '{text}' is not an IP address"
+        ))),
+    }
 }
 
 /// `cni.dev/valid-attachments`; `cni.dev/attachments` is what the first runtimes sent.
@@ -284,6 +345,12 @@ mod tests {
         assert_eq!(conf.ipam.as_deref(), Some("host-local"));
         let pod = conf.pod().unwrap();
         assert_eq!(pod.mtu, Some(1400));
+        let port = &pod.host_ports[0];
+        assert_eq!(
+            (port.protocol, port.host_port, port.container_port),
+            (6, 8080, 80)
+        );
+        assert_eq!(port.host_ip, None);
         assert_eq!(pod.prev_result.unwrap().interfaces[0].name, "lo");
     }
 
@@ -293,7 +360,7 @@ mod tests {
             "cniVersion": "0.4.0", "name": "peersnet", "type": "weft-cni",
             "capabilities": {"portMappings": true, "aliases": true},
             "runtimeConfig": {
-                "portMappings": [{"hostPort": 18080, "containerPort": 80, "protocol": "tcp", "hostIP": "127.0.0.1"}],
+                "portMappings": [{"hostPort": 18080, "containerPort": 80, "protocol": "SCTP", "hostIP": "192.0.2.1"}, {"hostPort": 0}],
                 "aliases": {"peersnet": ["a"]},
             },
         }))
@@ -301,7 +368,15 @@ mod tests {
         assert_eq!(conf.run_dir(None), PathBuf::from("/run/weft"));
         let environment = PathBuf::from("/run/env");
         assert_eq!(conf.run_dir(Some(&environment)), environment);
-        assert_eq!(conf.pod().unwrap().mtu, None);
+        let pod = conf.pod().unwrap();
+        assert_eq!(pod.mtu, None);
+        let port = HostPort {
+            protocol: 132,
+            host_port: 18_080,
+            container_port: 80,
+            host_ip: Some([192, 0, 2, 1].into()),
+        };
+        assert_eq!(pod.host_ports, [port]);
         assert_eq!(conf.valid_attachments().unwrap(), None);
         assert_eq!(conf.ipam, None);
     }
@@ -331,6 +406,36 @@ mod tests {
                 json!({"ips": ["10.0.0.1/24"]}),
                 2,
                 "runtimeConfig.ips",
+            ),
+            (
+                "runtimeConfig",
+                json!({"portMappings": [{"hostPort": 70_000}]}),
+                7,
+                "portMappings[0].hostPort: 70000 is not a port",
+            ),
+            (
+                "runtimeConfig",
+                json!({"portMappings": [{"hostPort": 80}]}),
+                7,
+                "portMappings[0].containerPort is missing",
+            ),
+            (
+                "runtimeConfig",
+                json!({"portMappings": [{"protocol": "icmp"}]}),
+                7,
+                "'icmp' is none of",
+            ),
+            (
+                "runtimeConfig",
+                json!({"portMappings": [{"hostIP": "node"}]}),
+                7,
+                "hostIP: 'node' is not an IP address",
+            ),
+            (
+                "runtimeConfig",
+                json!({"portMappings": [{"hostIP": "127.0.0.1"}]}),
+                2,
+                "runtimeConfig.portMappings[0].hostIP",
             ),
             (
                 "runtimeConfig",

@@ -93,6 +93,7 @@ impl Add<'_> {
             pod: self.call.env.args.pod.clone(),
             delegated: given.ips.iter().map(|ip| ip.address).collect(),
             mtu: pod_conf.mtu,
+            host_ports: pod_conf.host_ports.clone(),
         })?;
         check_plan(&plan, &attachment)?;
         let host_mac = host_end::create(&mut self.netlink, self.netns, &plan, ifname)?;

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use ipnet::IpNet;
-use weft_api::agent::{Attachment, AttachmentStatus, PoolStatus, Prepare};
+use weft_api::agent::{Attachment, AttachmentStatus, HostPort, PoolStatus, Prepare};
 use weft_api::dataplane::{PortKind, PortSpec, PortStatus};
 use weft_api::envelope::{ApiError, ErrorKind};
 use weft_api::{LOCAL_MTU, MacAddr, PodRef, PortName};
@@ -94,6 +94,7 @@ impl Attachments {
         let pods = self.held.values().map(|held| LocalPod {
             pod: held.record.pod_or_container(),
             addresses: held.record.addresses.clone(),
+            host_ports: held.record.host_ports.clone(),
         });
         LocalPods {
             revision: self.revision,
@@ -133,6 +134,7 @@ impl Attachments {
             claim(held, attachment)?;
             return Ok(held.record.clone());
         }
+        self.refuse_taken(&request.host_ports)?;
         let addresses = self
             .addresses(&port, &request.delegated)
             .map_err(api_error)?;
@@ -142,6 +144,7 @@ impl Attachments {
             attachment: Some(attachment.clone()),
             pod: request.pod.clone(),
             path_mtu: request.mtu.map_or(path_mtu, |mtu| mtu.min(path_mtu)),
+            host_ports: request.host_ports.clone(),
             addresses,
         };
         self.hold(record.clone(), Phase::Prepared, false);
@@ -151,6 +154,27 @@ impl Attachments {
             return Err(error);
         }
         Ok(record)
+    }
+
+    /// A host port leads to one pod.
+    fn refuse_taken(&self, wanted: &[HostPort]) -> Result<(), ApiError> {
+        for held in self.held.values() {
+            let in_the_way = |port: &&HostPort| {
+                let mut others = held.record.host_ports.iter();
+                others.any(|other| other.is_in_the_way_of(port))
+            };
+            if let Some(port) = wanted.iter().find(in_the_way) {
+                let protocol = match port.protocol {
+                    17 => "UDP",
+                    132 => "SCTP",
+                    _ => "TCP",
+                };
+                let (number, pod) = (port.host_port, held.record.pod_or_container());
+                let message = format!("host port {number}/{protocol} leads to pod {pod} already");
+                return Err(ApiError::new(ErrorKind::Conflict, message));
+            }
+        }
+        Ok(())
     }
 
     fn addresses(
@@ -205,6 +229,7 @@ impl Attachments {
             mac: port.mac,
             addresses: port.addresses.clone(),
             path_mtu,
+            host_ports: Vec::new(),
         };
         self.hold(record, Phase::Restored, true);
         Ok(())

@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use weft_api::agent::Attachment;
+use weft_api::agent::{Attachment, HostPort};
 use weft_api::{MacAddr, PodRef, PortName};
 use weft_model::ipam::Persisted;
 
@@ -37,6 +37,9 @@ pub struct Record {
     pub addresses: Vec<IpAddr>,
     /// MTU of its default routes, in bytes.
     pub path_mtu: u32,
+    /// Ports of the node that lead to it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub host_ports: Vec<HostPort>,
 }
 
 /// What the file holds.
@@ -208,6 +211,7 @@ mod tests {
         let addresses: Vec<IpAddr> = vec![address.parse().unwrap()];
         Saved {
             records: vec![Record {
+                host_ports: Vec::new(),
                 port: port.clone(),
                 attachment: None,
                 pod: None,

@@ -76,6 +76,41 @@ pub struct Prepare {
     pub delegated: Vec<IpNet>,
     /// `mtu` of the network configuration.
     pub mtu: Option<u32>,
+    /// Ports of the node that lead to the pod.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub host_ports: Vec<HostPort>,
+}
+
+/// A port of the node that leads to one of a pod's (`portMappings` of the CNI).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostPort {
+    /// IP protocol number: TCP, UDP or SCTP.
+    pub protocol: u8,
+    /// The node's port.
+    pub host_port: u16,
+    /// The pod's port.
+    pub container_port: u16,
+    /// The node's address it is at; an unspecified one: all of its IP version; none: all.
+    pub host_ip: Option<IpAddr>,
+}
+
+impl HostPort {
+    /// Whether it leads to addresses of this IP version.
+    pub fn is_for(&self, ipv6: bool) -> bool {
+        self.host_ip.is_none_or(|address| address.is_ipv6() == ipv6)
+    }
+
+    /// Whether a packet could be meant for either.
+    pub fn is_in_the_way_of(&self, other: &Self) -> bool {
+        let addresses = match (self.host_ip, other.host_ip) {
+            (Some(one), Some(other)) => {
+                let any = one.is_unspecified() || other.is_unspecified();
+                one == other || (any && one.is_ipv6() == other.is_ipv6())
+            }
+            _ => true,
+        };
+        addresses && (self.protocol, self.host_port) == (other.protocol, other.host_port)
+    }
 }
 
 /// How to set the pod up.

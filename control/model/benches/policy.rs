@@ -78,6 +78,7 @@ fn local_pods() -> Vec<LocalPod> {
     let local = |number: usize| {
         let (namespace, number) = (number % NAMESPACES, number / NAMESPACES);
         LocalPod {
+            host_ports: Vec::new(),
             pod: PodRef {
                 namespace: format!("ns-{namespace}"),
                 name: format!("pod-{number}"),

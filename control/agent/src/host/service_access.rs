@@ -152,10 +152,19 @@ impl ServiceAccess {
     }
 }
 
-/// Where a frontend's packets go instead: to the cluster IP of the same port of the service.
+/// Where a frontend's packets go instead: to the cluster IP of the same port of the service; those of a
+/// host port, which has none, to its pod.
 fn target(service: &Service, frontend: &Frontend) -> Option<Target> {
     if frontend.kind == FrontendKind::ClusterIp {
         return None;
+    }
+    if frontend.kind == FrontendKind::HostPort {
+        let place = usize::try_from(*frontend.backends.first()?).ok()?;
+        let backend = service.backends.get(place)?;
+        return Some(Target {
+            address: backend.address,
+            port: backend.port,
+        });
     }
     let ipv6 = frontend
         .address

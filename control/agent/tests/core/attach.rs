@@ -3,10 +3,12 @@ use std::fs;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use weft_api::agent::HostPort;
 use weft_api::envelope::ErrorKind;
+use weft_api::object::{Key, Object};
 use weft_api::{LOCAL_MTU, VETH_MTU};
 
-use crate::node::{Node, attachment, delete_link, pod, pod_manifest, prepare, underlay};
+use crate::node::{Node, add_link, attachment, delete_link, pod, pod_manifest, prepare, underlay};
 
 async fn ready() -> Node {
     let mut node = Node::new();
@@ -59,6 +61,52 @@ async fn what_was_prepared_and_never_attached_is_given_back() {
     assert_eq!(node.agent.status().pools[0].used, 0);
     let error = node.agent.attach(&one).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::NotFound);
+}
+
+#[tokio::test]
+async fn a_host_port_is_one_pods_until_that_goes() {
+    let mut node = ready().await;
+    let (one, two) = (attachment("one"), attachment("two"));
+    let mut request = prepare(&one);
+    let port = HostPort {
+        protocol: 17,
+        host_port: 5_353,
+        container_port: 53,
+        host_ip: None,
+    };
+    request.host_ports = vec![port.clone()];
+    let plan = node.agent.prepare(&request).await.unwrap();
+    add_link(&plan.port.0);
+    node.agent.attach(&one).await.unwrap();
+    node.restart_agent();
+    node.until_synced().await;
+    request.attachment = two;
+    request.host_ports[0].host_ip = Some([192, 0, 2, 1].into());
+    let error = node.agent.prepare(&request).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Conflict);
+    let says = "host port 5353/UDP leads to pod default/one already";
+    assert_eq!(error.message, says);
+    let key = Key::Service {
+        namespace: "default".to_owned(),
+        name: "hostport:one".to_owned(),
+    };
+    node.until("its service", |n| {
+        n.dataplane.tables().objects.contains_key(&key)
+    })
+    .await;
+    let Some(Object::Service(service)) = node.dataplane.tables().objects.get(&key).cloned() else {
+        panic!("no service");
+    };
+    assert_eq!(
+        (service.backends[0].address, service.backends[0].port),
+        (plan.addresses[0], 53)
+    );
+    node.agent.release(&one).await.unwrap();
+    node.agent.prepare(&request).await.unwrap();
+    node.until("it gone", |n| {
+        !n.dataplane.tables().objects.contains_key(&key)
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -139,6 +139,7 @@ pub fn attachment(id: &str) -> Attachment {
 
 pub fn prepare(attachment: &Attachment) -> Prepare {
     Prepare {
+        host_ports: Vec::new(),
         attachment: attachment.clone(),
         pod: None,
         delegated: Vec::new(),

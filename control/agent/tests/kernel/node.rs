@@ -198,6 +198,7 @@ pub fn attachment(id: &str) -> Attachment {
 /// A request to prepare it, for no pod in particular.
 pub fn request(attachment: &Attachment) -> Prepare {
     Prepare {
+        host_ports: Vec::new(),
         attachment: attachment.clone(),
         pod: None,
         delegated: Vec::new(),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use weft_agent::host::service_access::{self, ServiceAccess};
-use weft_api::service::{Algorithm, Frontend, FrontendKind, Service};
+use weft_api::service::{Algorithm, Backend, Frontend, FrontendKind, Service};
 
 use crate::namespace::{Namespace, block_on, enter, run, set};
 
@@ -146,6 +146,24 @@ fn the_nodes_own_processes_reach_node_ports_and_external_addresses() {
     }
     let to = "[2001:db8::1]:30081";
     assert_eq!(seen_over_udp(&cluster, "[fd96::1]:81", to), "fd00:1::1");
+}
+
+#[test]
+fn a_host_port_leads_to_its_pod() {
+    let cluster = node();
+    let mut port = frontend(FrontendKind::HostPort, None, false, 8080);
+    port.backends = vec![0];
+    let mut service = (*service()).clone();
+    service.frontends = vec![port];
+    service.backends = vec![Backend {
+        address: "10.96.0.1".parse().unwrap(),
+        port: 80,
+        pod: None,
+        terminating: false,
+    }];
+    apply(&[Arc::new(service)]);
+    let seen = seen_over_tcp(&cluster, "10.96.0.1:80", "192.0.2.1:8080");
+    assert_eq!(seen, "10.244.1.1");
 }
 
 #[test]

@@ -99,7 +99,7 @@ impl Compiler {
         let nodes = self.claims.settle(store, &mut problems);
         let local = node::local(&self.config, &nodes, &mut problems);
         let remotes = node::remotes(&self.config, &nodes, &mut problems);
-        let services = self.services.compile(store, &mut problems);
+        let services = self.services.compile(store, local_pods, &mut problems);
         let cluster_ips = self.services.cluster_ips();
         let ranges = route::ranges(&self.config, &nodes, cluster_ips, &mut problems);
         let policy = self.policy.compile(store, local_pods, &mut problems);

@@ -42,6 +42,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use weft_api::PodRef;
+use weft_api::agent::HostPort;
 use weft_api::object::Object;
 use weft_api::policy::{EndpointPolicy, Identity, PolicyAddress};
 
@@ -64,6 +65,8 @@ pub struct LocalPod {
     pub pod: PodRef,
     /// Addresses from our own allocator.
     pub addresses: Vec<IpAddr>,
+    /// Ports of the node that lead to it.
+    pub host_ports: Vec<HostPort>,
 }
 
 /// Table objects of policies. Those that did not change are the same in memory from one compilation

@@ -300,7 +300,7 @@ impl<'a> Wanted<'a> {
 /// Addresses by namespace and name; a pod that is attached twice has those of both.
 fn local_addresses(local_pods: &[LocalPod]) -> BTreeMap<(&str, &str), Vec<IpAddr>> {
     let mut local: BTreeMap<(&str, &str), Vec<IpAddr>> = BTreeMap::new();
-    for LocalPod { pod, addresses } in local_pods {
+    for LocalPod { pod, addresses, .. } in local_pods {
         let known = local.entry((&pod.namespace, &pod.name)).or_default();
         known.extend(addresses);
         known.sort_unstable();

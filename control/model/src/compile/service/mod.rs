@@ -23,6 +23,7 @@ mod build;
 mod changes;
 mod choice;
 mod dispute;
+mod host_port;
 mod slice;
 mod spec;
 
@@ -34,6 +35,7 @@ use k8s_openapi::api::core::v1;
 use weft_api::object::Object;
 use weft_api::service::{Frontend, Service};
 
+use super::LocalPod;
 use crate::facts::BadValue;
 use crate::manifest::{Kind, ObjectKey, Resource};
 use crate::state::Store;
@@ -78,6 +80,8 @@ pub(super) struct ServiceCompiler {
     zone: String,
     services: Seen,
     slices: Seen,
+    /// Local pods with host ports, by the key of their service.
+    host_ports: BTreeMap<ObjectKey, LocalPod>,
     /// Keys of slices by that of their service.
     slices_of: BTreeMap<ObjectKey, BTreeSet<ObjectKey>>,
     entries: BTreeMap<ObjectKey, Entry>,
@@ -113,8 +117,14 @@ impl ServiceCompiler {
     }
 
     /// Compiles what is there now.
-    pub fn compile(&mut self, store: &Store, problems: &mut Vec<String>) -> ServiceObjects {
+    pub fn compile(
+        &mut self,
+        store: &Store,
+        local_pods: &[LocalPod],
+        problems: &mut Vec<String>,
+    ) -> ServiceObjects {
         let mut stale = self.refresh(store);
+        stale.extend(self.refresh_host_ports(local_pods));
         for key in stale.clone() {
             self.rebuild(&key, &mut stale);
         }
@@ -175,6 +185,19 @@ impl ServiceCompiler {
         stale
     }
 
+    /// Takes the pods of this node as they are now; answers whose host ports changed.
+    fn refresh_host_ports(&mut self, local_pods: &[LocalPod]) -> Vec<ObjectKey> {
+        let with = local_pods.iter().filter(|pod| !pod.host_ports.is_empty());
+        let now: BTreeMap<_, _> = with.map(|pod| (host_port::key(pod), pod.clone())).collect();
+        let before = std::mem::replace(&mut self.host_ports, now);
+        let now = &self.host_ports;
+        let keys = before
+            .keys()
+            .chain(now.keys().filter(|key| !before.contains_key(*key)));
+        let changed = keys.filter(|key| before.get(*key) != now.get(*key));
+        changed.cloned().collect()
+    }
+
     /// Builds a service again. Those who claim what it claims or claimed are added to `stale`.
     fn rebuild(&mut self, key: &ObjectKey, stale: &mut BTreeSet<ObjectKey>) {
         if let Some(old) = self.entries.remove(key) {
@@ -183,15 +206,18 @@ impl ServiceCompiler {
                 self.claims.remove(claim, &old.claimant, stale);
             }
         }
-        let Some(Resource::Service(service)) = self.services.get(key) else {
-            return;
-        };
-        let service = Arc::clone(service);
         let mut problems = Vec::new();
-        let Some(built) = self.build(key, &service, &mut problems) else {
+        let (built, created) = match (self.host_ports.get(key), self.services.get(key)) {
+            (Some(pod), _) => (Some(host_port::build(key, pod)), None),
+            (_, Some(Resource::Service(service))) => {
+                let created = service.metadata.creation_timestamp.clone();
+                (self.build(key, service, &mut problems), created)
+            }
+            _ => return,
+        };
+        let Some(built) = built else {
             return;
         };
-        let created = service.metadata.creation_timestamp.clone();
         let claimant = Arc::new(Claimant::new(key.clone(), created));
         for frontend in &built.service.frontends {
             self.claims.add(Claim::of(frontend), &claimant, stale);

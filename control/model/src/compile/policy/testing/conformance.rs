@@ -89,6 +89,7 @@ fn cluster(file: &File) -> Cluster {
     for (path, address, labels) in &file.pods {
         let (namespace, name) = path.split_once('/').unwrap_or(("default", path));
         cluster.local.push(LocalPod {
+            host_ports: Vec::new(),
             pod: PodRef {
                 namespace: namespace.to_owned(),
                 name: name.to_owned(),

@@ -252,6 +252,7 @@ fn add_pod(random: &mut Random, cluster: &mut Cluster, number: usize) {
     let is_local = random.percent(75);
     if is_local {
         cluster.local.push(LocalPod {
+            host_ports: Vec::new(),
             pod: PodRef {
                 namespace: namespace.to_owned(),
                 name: name.clone(),

@@ -157,6 +157,7 @@ fn of_two_pods_with_one_address_the_newer_running_one_has_it() {
         ["Pod shop/old: address 10.0.1.9 is also that of Pod shop/new, which keeps it"]
     );
     scene.local.push(LocalPod {
+        host_ports: Vec::new(),
         pod: PodRef {
             namespace: "lab".to_owned(),
             name: "mine".to_owned(),

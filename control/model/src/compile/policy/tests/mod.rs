@@ -64,6 +64,7 @@ impl Scene {
         for (pod, labels, address) in PODS {
             let (namespace, name) = pod.split_once('/').unwrap();
             scene.local.push(LocalPod {
+                host_ports: Vec::new(),
                 pod: PodRef {
                     namespace: namespace.to_owned(),
                     name: name.to_owned(),

@@ -11,6 +11,7 @@ mod change;
 mod endpoint;
 mod evaluator;
 mod frontend;
+mod host_port;
 mod policy;
 mod scale;
 

@@ -37,3 +37,5 @@ for file in port all; do
 done
 tshark -r "$LOGS/all.pcapng" -Y 'frame.comment contains "drop: "' -T fields -e frame.comment 2>/dev/null | sort | uniq -c
 expect 'spoofed frames that say so' "$(count all 'frame.comment contains "source-address" and ip.src == 203.0.113.0/24')" -eq 20
+
+expect 'sent frames called merged' "$(count all 'frame.comment contains "GRO"')" -eq 0

@@ -15,6 +15,13 @@ pub const SNAPLEN_MAX: u32 = 65_600;
 
 const HEADER_BYTES: usize = 24;
 
+/// How a packet ended, in a record's header; whatever else stands there is a packet as it was sent.
+const FORWARDED: u8 = 0;
+const DROPPED: u8 = 1;
+const CONSUMED: u8 = 2;
+const MERGED: u8 = 3;
+const SENT: u8 = 4;
+
 /// Which packets a tap copies.
 #[derive(Clone, Copy, Debug)]
 pub struct Filter {
@@ -125,14 +132,14 @@ impl Tap {
             };
             let start = std::mem::replace(&mut end, next_end);
             let (kind, detail) = match packet.verdict {
-                Verdict::Tx(port) => (0, port.0),
-                Verdict::Drop(reason) => (1, reason as u16),
-                Verdict::Consumed | Verdict::Pending => (2, 0),
-                Verdict::Merged => (3, 0),
+                Verdict::Tx(port) => (FORWARDED, port.0),
+                Verdict::Drop(reason) => (DROPPED, reason as u16),
+                Verdict::Consumed | Verdict::Pending => (CONSUMED, 0),
+                Verdict::Merged => (MERGED, 0),
                 // Its owner knows how it ends.
                 Verdict::HandOver(_) => continue,
             };
-            if self.filter.drops_only && kind != 1 {
+            if self.filter.drops_only && kind != DROPPED {
                 continue;
             }
             let header = header(
@@ -161,7 +168,7 @@ impl Tap {
             &mut self.scratch,
         );
         let len = frames.iter().map(|frame| frame.len() as u32).sum();
-        let header = header(self.scratch.len() as u32, len, now_ns, port, 1, 3, 0);
+        let header = header(self.scratch.len() as u32, len, now_ns, port, 1, SENT, 0);
         push(&mut self.ring, &header, &self.scratch);
     }
 }
@@ -180,12 +187,12 @@ impl TapReader {
             Err(ChunkError::TooFewSlots(_)) => unreachable!("a record is written whole"),
         };
         let outcome = match header[19] {
-            0 => Outcome::Forwarded(PortId(half(20))),
-            1 => DropReason::ALL
+            FORWARDED => Outcome::Forwarded(PortId(half(20))),
+            DROPPED => DropReason::ALL
                 .get(usize::from(half(20)))
                 .map_or(Outcome::Consumed, |reason| Outcome::Dropped(*reason)),
-            2 => Outcome::Consumed,
-            3 => Outcome::Merged,
+            CONSUMED => Outcome::Consumed,
+            MERGED => Outcome::Merged,
             _ => Outcome::Sent,
         };
         Some(Copied {
@@ -237,5 +244,34 @@ fn copy_bytes(frames: &FrameChain, umem: &Umem, snaplen: usize, out: &mut Vec<u8
         let take = bytes.len().min(left);
         out.extend_from_slice(&bytes[..take]);
         left -= take;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use weft_engine::testbed::{A, chain_of};
+    use weft_xsk::FramePool;
+
+    #[test]
+    fn a_packet_that_is_sent_reads_as_such() {
+        let umem = Umem::heap(4);
+        let mut pool = FramePool::all(&umem).unwrap();
+        let mut frames = chain_of(&umem, &mut pool, &[7; 100], &[]);
+        let (mut tap, mut reader) = tap(Filter {
+            port: None,
+            snaplen: 64,
+            drops_only: false,
+        });
+        tap.record_sent(A, &frames, &umem, 5);
+        pool.free_chain(&mut frames);
+        let copied = reader.next().unwrap();
+        assert_eq!(
+            (copied.outcome, copied.direction),
+            (Outcome::Sent, Direction::Outbound)
+        );
+        assert_eq!((copied.time_ns, copied.original_len), (5, 100));
+        assert_eq!(copied.bytes, [7; 64]);
+        assert_eq!(reader.next(), None);
     }
 }

@@ -39,3 +39,10 @@ tshark -r "$LOGS/all.pcapng" -Y 'frame.comment contains "drop: "' -T fields -e f
 expect 'spoofed frames that say so' "$(count all 'frame.comment contains "source-address" and ip.src == 203.0.113.0/24')" -eq 20
 
 expect 'sent frames called merged' "$(count all 'frame.comment contains "GRO"')" -eq 0
+
+# Traced again, the client's own packets end as they did.
+traced=$(in_ns node1 weft --run-dir "$W/node1/run" trace shop/client --file "$LOGS/all.pcapng" -o json) && fail 'spoofed packets pass in a trace'
+ends() { jq "[.packets[].trace.way | select($1)] | length" <<<"$traced"; }
+expect 'traced packets that pass' "$(ends '.verdict == "tx"')" -ge 6
+expect 'traced spoofed packets' "$(ends '.reason == "source-address"')" -eq 20
+expect 'packets of others left out' "$(jq .left_out <<<"$traced")" -ge 6

@@ -20,6 +20,7 @@ pub fn policies(bytes: &[u8]) -> Vec<PolicyObjects> {
             name: "web".to_owned(),
         },
         addresses: vec![[10, 1, 2, 9].into()],
+        host_ports: Vec::new(),
     }];
     let mut store = Store::default();
     let mut compiler = Compiler::new(ClusterConfig::of_node("a"));

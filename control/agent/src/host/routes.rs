@@ -52,7 +52,14 @@ pub async fn apply(netlink: &Netlink, index: u32, spec: &HostSpec) -> Vec<Result
 
 fn wanted(index: u32, spec: &HostSpec) -> BTreeMap<IpNet, Way> {
     let mut wanted = BTreeMap::new();
-    for range in spec.pod_ranges.iter().chain(&spec.service_ranges) {
+    // A service that the node itself answers is asked in the gateway's name: a packet that leaves by weft0 and
+    // comes back must not have the node's own source.
+    let gateways = match spec.service_ranges.is_empty() {
+        true => Vec::new(),
+        false => vec![IpAddr::V4(GATEWAY_V4).into(), IpAddr::V6(GATEWAY_V6).into()],
+    };
+    let ranges = spec.pod_ranges.iter().chain(&spec.service_ranges);
+    for range in ranges.chain(&gateways) {
         let range = range.trunc();
         let same_family = |a: &&IpAddr| a.is_ipv4() == range.addr().is_ipv4();
         let Some(source) = spec.addresses.iter().find(same_family) else {

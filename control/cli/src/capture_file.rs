@@ -1,7 +1,7 @@
 //! Capture files, pcap and pcapng, packet by packet.
 //!
 //! What such a file says is believed only as far as it goes: a wrong length is an error with its place, and no length
-//! makes the reader take more than [`BLOCK_BYTES_MAX`].
+//! makes the reader take more than `BLOCK_BYTES_MAX`.
 
 use std::io::Read;
 

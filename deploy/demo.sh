@@ -162,6 +162,26 @@ YAML
   within 2 'db is let in again' in_ns db ping -c 1 -W 0.5 "$(ip4 web)"
 }
 
+served() { # web behind a cluster IP
+  manifest service.yaml <<YAML
+apiVersion: v1
+kind: Service
+metadata: { namespace: shop, name: web }
+spec:
+  clusterIP: 10.96.0.10
+  ports: [{ port: 80, targetPort: 5201 }]
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: { namespace: shop, name: web-1, labels: { kubernetes.io/service-name: web } }
+addressType: IPv4
+ports: [{ protocol: TCP, port: 5201 }]
+endpoints: [{ addresses: ["$(ip4 web)"], nodeName: node1 }]
+YAML
+  within 2 'the service is there' eval 'weft --run-dir "$W/node1/run" service show shop/web'
+  RESULT="$(iperf client 10.96.0.10 "$SECONDS_EACH" -p 80) Gb/s"
+}
+
 # ---- summary ----------------------------------------------------------------------------------
 
 pod_line() { # NODE NAME
@@ -208,6 +228,7 @@ ${bold}Left up.${plain} As root, from $DEMO_ROOT:
   deploy/demo.sh enter node1 weft port
   deploy/demo.sh enter node1 weft policy explain shop/client shop/web --port 80/tcp
   deploy/demo.sh enter node1 weft flow list           every connection, and why it may be
+  deploy/demo.sh enter node1 weft service show shop/web
   deploy/demo.sh enter node1 weft capture -w /tmp/weft.pcapng
   deploy/demo.sh enter node1 pkill -KILL weft-dataplane
                                                       while the iperf3 above runs: it does not notice
@@ -238,6 +259,7 @@ step 'iperf3 across nodes, TCP, 8 streams' throughput cross8 db -P 8
 step 'iperf3 across nodes, UDP' throughput crossu db -u -b 0 -l 1400
 step '2,000 forged frames from a pod' hostile
 step 'a NetworkPolicy: client may reach web, db may not' policed
+step "iperf3 by a service's cluster IP, TCP" served
 summary
 
 if [[ -n ${KEEP:-} ]]; then

@@ -19,9 +19,9 @@ attempt() { # NAME: runs it once; prints how it went and says whether well
   local name=$1 output started took status verdict=PASS
   output=$(mktemp)
   started=$(date +%s%N)
-  # In a session of its own nothing it does reaches our terminal; SIGKILL cannot leave anything
-  # behind either, because its namespaces go with it.
-  timeout --signal=KILL "$LIMIT_SECONDS" "$here/${name}_test.sh" </dev/null >"$output" 2>&1
+  # In our process group, so that Ctrl-C ends it. SIGKILL cannot leave anything behind either, because
+  # its namespaces go with it.
+  timeout --foreground --signal=KILL "$LIMIT_SECONDS" "$here/${name}_test.sh" </dev/null >"$output" 2>&1
   status=$?
   took=$((($(date +%s%N) - started) / 100000000))
   ((status == 0)) || verdict=FAIL

@@ -7,7 +7,7 @@
 WEFT_LOG_DIR=$(realpath -m "$(dirname "$0")/../../target/bench/logs")
 export WEFT_LOG_DIR
 . "$(dirname "$0")/../_lib.sh"
-for part in peers ovs weft-pair; do . "$WEFT_ROOT/perf-scripts/topo/$part.sh"; done
+for part in peers ovs weft-pair services; do . "$WEFT_ROOT/perf-scripts/topo/$part.sh"; done
 
 OUT=${WEFT_BENCH_OUT:-$WEFT_ROOT/target/bench}
 LANES=$W/lanes.jsonl
@@ -18,12 +18,19 @@ mkdir -p "$OUT"
 # What runs where. Small requests do not feel the wire's MTU: on the 9000 byte wire, bulk only.
 BULK='dts dtm dus dum'
 SMALL='rr crr pps64'
+SERVED='sts stm sus sum'
+
+# Two services of one endpoint each, as in the published benchmark: the server beside the client and the
+# one across. They are the first of ten, which is where a list of rules is quickest.
+NEAR=10.96.0.10
+FAR=10.96.0.11
+PORT=5201
 
 # lane DATAPATH PLACEMENT WIRE_MTU CLIENT SERVER ADDRESS TESTS [PID...]: a pair of ends to measure.
 lane() {
   jq -nc --arg datapath "$1" --arg placement "$2" --argjson wire_mtu "$3" --arg client "$4" \
-    --arg server "$5" --arg address "$6" --arg tests "$7" '{$datapath, $placement, $wire_mtu, $client,
-      $server, $address, tests: ($tests | split(" ")), processes: ($ARGS.positional | map(tonumber))}' \
+    --arg server "$5" --arg address "$6" --arg tests "$7" --argjson port "${LANE_PORT:-null}" '{$datapath, $placement, $wire_mtu, $client,
+      $server, $address, $port, tests: ($tests | split(" ")), processes: ($ARGS.positional | map(tonumber))}' \
     --args "${@:8}" >>"$LANES"
 }
 
@@ -40,6 +47,15 @@ cross_node() { # DATAPATH WIRE_MTU NAME ADDRESS [PID...]
   lane "$1" cross-node "$2" "$3-c" "$3-r" "$4" "$tests" "${@:5}"
 }
 
+served() { LANE_PORT=$PORT lane "${@:1:6}" "$SERVED" "${@:7}"; } # as lane, with a service's address and no TESTS
+
+services() { # NEAR FAR: the addresses of the two servers
+  local n
+  for n in tcp udp; do echo "$n $NEAR $PORT $1:$PORT"; done
+  for n in tcp udp; do echo "$n $FAR $PORT $2:$PORT"; done
+  for n in {1..8}; do echo "tcp 10.96.1.$n 80 10.99.0.$n:80 10.99.1.$n:80"; done
+}
+
 # Addresses are weft's to choose, the kernel's are those of topo/peers.sh.
 weft_lanes() { # NAME WIRE_MTU
   local name=$1 both
@@ -49,8 +65,11 @@ weft_lanes() { # NAME WIRE_MTU
   both=("${@:2}")
   mapfile -t -O "${#both[@]}" both < <(weft_pids "$name-2")
   cross_node weft "$1" "$name" "$(ip4 "$name-r")" "${both[@]}"
+  services "$(ip4 "$name-s")" "$(ip4 "$name-r")" | weft_services | manifest services.yaml
+  served weft cross-node "$1" "$name-c" "$name-r" $FAR "${both[@]}"
   (($1 == 1500)) || return 0
   same_node weft "$name" "$(ip4 "$name-s")" "${@:2}"
+  served weft same-node null "$name-c" "$name-s" $NEAR "${@:2}"
   lane weft cross-node "$1" "$name-c" "$name-1-out" "$OUT4" 'ext-tx ext-rx' "${@:2}"
 }
 
@@ -103,6 +122,20 @@ ebpf_nodes() { # WIRE_MTU
   ((mtu > 1500)) || same_node kernel-ebpf "ke$mtu" "$NET.1.3"
 }
 
+# A node's pods are routed: were they on a bridge, replies would not pass the rules again.
+kube_proxy_lanes() { # WIRE_MTU MODE
+  local name=kp$1${2:0:1} n
+  peer_nodes "$name" "$1"
+  routed_pods "$name" $(($1 - 50))
+  vxlan_between "$name"
+  for n in 1 2; do services $NET.1.3 $NET.2.2 | kube_proxy_on "$name-$n" "$2"; done
+  served "kernel-$2" cross-node "$1" "$name-c" "$name-r" $FAR
+  (($1 == 1500)) || return 0
+  routed_node "ks${2:0:1}" 1500
+  services $NET.1.3 $NET.2.2 | kube_proxy_on "ks${2:0:1}-1" "$2"
+  served "kernel-$2" same-node null "ks${2:0:1}-c" "ks${2:0:1}-s" $NEAR
+}
+
 ovs_lanes() {
   if ovs_pods ov; then same_node ovs-netdev ov "$NET.1.3" "${OVS_PIDS[@]}"
   else skip ovs-netdev same-node "$OVS_WHY"; fi
@@ -126,6 +159,7 @@ kernel_same_node
 for mtu in 1500 9000; do
   kernel_nodes $mtu
   bare_wire $mtu
+  for mode in iptables nftables; do kube_proxy_lanes $mtu $mode; done
 done
 ovs_lanes
 idle_lane

@@ -6,8 +6,8 @@ here=$(cd "$(dirname "$0")" && pwd)
 OUT=$(mktemp -d)
 trap 'rm -rf "$OUT"' EXIT
 
-WEFT_BENCH_OUT=$OUT "$here/../run/matrix.sh" --quick --tests dts,dus,ext-rx,rr,rr-pinned,crr,pps64 \
-  --datapaths weft,kernel-bridge,kernel-ebpf,kernel-vxlan >"$OUT/tables.md" 2>"$OUT/log" ||
+WEFT_BENCH_OUT=$OUT "$here/../run/matrix.sh" --quick --tests dts,dus,sts,sus,ext-rx,rr,rr-pinned,crr,pps64 \
+  --datapaths weft,kernel-bridge,kernel-ebpf,kernel-vxlan,kernel-iptables,kernel-nftables >"$OUT/tables.md" 2>"$OUT/log" ||
   { tail -n 20 "$OUT/log"; exit 1; }
 
 check() { # WHAT JQ-CONDITION
@@ -19,8 +19,8 @@ check 'fields' 'all(.results[]; has("datapath") and has("placement") and has("wi
   and has("cpu_cores") and has("memory_bytes"))'
 check 'a median or a reason' 'all(.results[]; .median > 0 or (.failures | length > 0))'
 check 'weft ran everywhere' '[.results[] | select(.datapath == "weft" and .median != null)
-  | "\(.placement) \(.wire_mtu) \(.test)"] | length == 14'
-check 'peers ran' '[.results[] | select(.datapath != "weft" and .median != null) | .datapath] | unique | length == 3'
+  | "\(.placement) \(.wire_mtu) \(.test)"] | length == 20'
+check 'peers ran' '[.results[] | select(.datapath != "weft" and .median != null) | .datapath] | unique | length == 5'
 check 'memory of weft alone' 'all(.results[]; (.datapath == "weft") == (.memory_bytes != null))'
 grep -q 'data-cell="cross-node/9000/dts"' "$OUT/report.html" || { echo 'FAIL: no page'; exit 1; }
 grep -q '^| weft |' "$OUT/tables.md" || { echo 'FAIL: no tables'; exit 1; }

@@ -64,6 +64,8 @@ pub struct Sample {
     pub memory_bytes: Option<u64>,
     /// Round-trip times.
     pub latency_us: Option<Latency>,
+    /// The part of them a new connection took.
+    pub connect_us: Option<Latency>,
     /// What arrives at twice the rate without loss.
     pub overload_pps: Option<f64>,
     /// The softirq part of an idle machine.
@@ -107,6 +109,9 @@ pub struct Outcome {
     /// Those of each of `runs`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub latency_us_runs: Vec<Latency>,
+    /// The part of them a new connection took, where each exchange had its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connect_us: Option<Latency>,
     /// What arrives at twice the rate without loss.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overload_pps: Option<f64>,
@@ -132,6 +137,7 @@ impl Outcome {
         let value = middle(|sample| Some(sample.value));
         let cpu_cores = middle(|sample| Some(sample.cpu_cores));
         let latencies: Vec<Latency> = worked.iter().filter_map(|(_, s)| s.latency_us).collect();
+        let connects: Vec<Latency> = worked.iter().filter_map(|(_, s)| s.connect_us).collect();
         Self {
             datapath: lane.datapath.clone(),
             placement: lane.placement,
@@ -151,6 +157,7 @@ impl Outcome {
             },
             latency_us: latency_median(&latencies),
             latency_us_runs: latencies,
+            connect_us: latency_median(&connects),
             overload_pps: middle(|sample| sample.overload_pps),
             softirq_cores: middle(|sample| sample.softirq_cores),
             failures: runs
@@ -227,6 +234,7 @@ mod tests {
             client: String::new(),
             server: String::new(),
             address: [10, 0, 0, 1].into(),
+            port: None,
             tests: Vec::new(),
             processes: Vec::new(),
         }

@@ -34,6 +34,19 @@ pub struct Latency {
     pub p999: f64,
 }
 
+impl Latency {
+    /// Of at least one time.
+    fn of(took_ns: &mut [u32]) -> Self {
+        took_ns.sort_unstable();
+        let us = |share| f64::from(quantile(took_ns, share)) / 1e3;
+        Self {
+            p50: us(0.5),
+            p99: us(0.99),
+            p999: us(0.999),
+        }
+    }
+}
+
 /// What a run measured.
 #[derive(Clone, Copy, Debug)]
 pub struct Exchanges {
@@ -41,6 +54,8 @@ pub struct Exchanges {
     pub rate: f64,
     /// How long each took.
     pub latency: Latency,
+    /// How long it took to connect, where each exchange did: two packets, the first of a connection.
+    pub connect: Option<Latency>,
     /// Cores the whole machine used.
     pub cpu_cores: f64,
 }
@@ -51,7 +66,7 @@ pub fn over_one_connection(
     length: Duration,
     core: Option<usize>,
 ) -> anyhow::Result<Exchanges> {
-    let listener = netns::listener(&lane.server)?;
+    let listener = netns::listener(&lane.server, lane.port)?;
     let to = SocketAddr::new(lane.address, listener.local_addr()?.port());
     accepts_within(&listener, SILENT)?;
     let server = netns::start(&lane.server, core, move || {
@@ -71,12 +86,22 @@ pub fn over_one_connection(
 
 /// A new connection for each exchange.
 pub fn over_new_connections(lane: &Lane, length: Duration) -> anyhow::Result<Exchanges> {
-    let listener = netns::listener(&lane.server)?;
+    let listener = netns::listener(&lane.server, lane.port)?;
     let to = SocketAddr::new(lane.address, listener.local_addr()?.port());
     accepts_within(&listener, NO_MORE)?;
     let server = netns::start(&lane.server, None, move || serve(&listener))?;
     let client = netns::start(&lane.client, None, move || {
-        timed(length, CONNECTIONS_MAX, || exchange(&mut connect(to)?))
+        let mut connect_ns = Vec::with_capacity(CONNECTIONS_MAX);
+        let found = timed(length, CONNECTIONS_MAX, || {
+            let began = Instant::now();
+            let mut stream = connect(to)?;
+            connect_ns.push(nanoseconds(began.elapsed()));
+            exchange(&mut stream)
+        })?;
+        Ok(Exchanges {
+            connect: Some(Latency::of(&mut connect_ns)),
+            ..found
+        })
     })?;
     let found = netns::finish(client)?;
     netns::finish(server)?;
@@ -139,24 +164,23 @@ fn timed(
     while begin - started < length && took_ns.len() < count_max {
         once()?;
         let end = Instant::now();
-        took_ns.push(u32::try_from((end - begin).as_nanos()).unwrap_or(u32::MAX));
+        took_ns.push(nanoseconds(end - begin));
         begin = end;
     }
     let (seconds, used) = (started.elapsed().as_secs_f64(), meter.used()?);
     if took_ns.is_empty() {
         bail!("not one exchange");
     }
-    took_ns.sort_unstable();
-    let us = |share| f64::from(quantile(&took_ns, share)) / 1e3;
     Ok(Exchanges {
         rate: took_ns.len() as f64 / seconds,
-        latency: Latency {
-            p50: us(0.5),
-            p99: us(0.99),
-            p999: us(0.999),
-        },
+        latency: Latency::of(&mut took_ns),
+        connect: None,
         cpu_cores: used.cores,
     })
+}
+
+fn nanoseconds(time: Duration) -> u32 {
+    u32::try_from(time.as_nanos()).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

@@ -22,7 +22,8 @@ const LOCAL_MTU: u32 = 1500;
 const GRACE_SECONDS: u32 = 8;
 /// A server that does not listen by then did not start.
 const STARTS_WITHIN: Duration = Duration::from_secs(3);
-/// First port of the servers; each run has its own, so that none meets the remains of another.
+/// First port of the servers; each run has its own, so that none meets the remains of another. Behind
+/// a service it is the service's.
 const FIRST_PORT: u16 = 20_000;
 
 /// What a run received.
@@ -38,7 +39,8 @@ pub struct Received {
 
 /// One run in `lane`; `number` tells runs apart.
 pub fn run(lane: &Lane, bulk: Bulk, pace: &Pace, number: usize) -> anyhow::Result<Received> {
-    let port = FIRST_PORT + u16::try_from(number % 20_000)?;
+    let own = FIRST_PORT + u16::try_from(number % 20_000)?;
+    let port = lane.port.unwrap_or(own);
     let arguments = arguments(lane.address, port, bulk, pace, datagram(lane)?);
     let mut server = Server::start(&lane.server, port)?;
     let limit = pace.bulk_seconds + pace.omit_seconds + GRACE_SECONDS;

@@ -1,8 +1,7 @@
 //! The tests of the matrix, under the names of the published 40 Gbit/s benchmark of Kubernetes
-//! networks: **d**irectly to the pod, **t**cp or **u**dp, **s**ingle or **m**any streams.
-//!
-//! That benchmark's four tests through a Service (sts, stm, sus, sum) join once weft has services:
-//! a variant each, the same [`Bulk`] as their direct twins, and lanes whose address is a service's.
+//! networks: **d**irectly to the pod or through its **s**ervice's cluster IP, **t**cp or **u**dp,
+//! **s**ingle or **m**any streams. A test through a service is its direct twin's [`Bulk`] in a lane
+//! whose address is a service's.
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
@@ -21,6 +20,14 @@ pub enum Test {
     Dus,
     /// UDP, eight streams.
     Dum,
+    /// TCP through a service, one stream.
+    Sts,
+    /// TCP through a service, eight streams.
+    Stm,
+    /// UDP through a service, one stream, as fast as it goes.
+    Sus,
+    /// UDP through a service, eight streams.
+    Sum,
     /// TCP from a pod to outside the cluster.
     ExtTx,
     /// TCP from outside the cluster to the pod that asked for it.
@@ -50,11 +57,15 @@ pub struct Bulk {
 
 impl Test {
     /// All of them, in the order of the report.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 15] = [
         Self::Dts,
         Self::Dtm,
         Self::Dus,
         Self::Dum,
+        Self::Sts,
+        Self::Stm,
+        Self::Sus,
+        Self::Sum,
         Self::ExtTx,
         Self::ExtRx,
         Self::Rr,
@@ -71,6 +82,10 @@ impl Test {
             Self::Dtm => "dtm",
             Self::Dus => "dus",
             Self::Dum => "dum",
+            Self::Sts => "sts",
+            Self::Stm => "stm",
+            Self::Sus => "sus",
+            Self::Sum => "sum",
             Self::ExtTx => "ext-tx",
             Self::ExtRx => "ext-rx",
             Self::Rr => "rr",
@@ -88,6 +103,10 @@ impl Test {
             Self::Dtm => "TCP, 8 streams",
             Self::Dus => "UDP, 1 stream",
             Self::Dum => "UDP, 8 streams",
+            Self::Sts => "Service, TCP, 1 stream",
+            Self::Stm => "Service, TCP, 8 streams",
+            Self::Sus => "Service, UDP, 1 stream",
+            Self::Sum => "Service, UDP, 8 streams",
             Self::ExtTx => "TCP to outside the cluster",
             Self::ExtRx => "TCP from outside the cluster",
             Self::Rr => "Request and response, 1 byte",
@@ -117,10 +136,10 @@ impl Test {
         };
         let (many, udp) = (Bulk { streams: 8, ..tcp }, Bulk { udp: true, ..tcp });
         match self {
-            Self::Dts | Self::ExtTx => Some(tcp),
-            Self::Dtm => Some(many),
-            Self::Dus => Some(udp),
-            Self::Dum => Some(Bulk { udp: true, ..many }),
+            Self::Dts | Self::Sts | Self::ExtTx => Some(tcp),
+            Self::Dtm | Self::Stm => Some(many),
+            Self::Dus | Self::Sus => Some(udp),
+            Self::Dum | Self::Sum => Some(Bulk { udp: true, ..many }),
             Self::ExtRx => Some(Bulk {
                 reverse: true,
                 ..tcp
@@ -141,6 +160,18 @@ mod tests {
                 serde_json::to_value(test).unwrap(),
                 serde_json::json!(test.name())
             );
+        }
+    }
+
+    #[test]
+    fn a_test_through_a_service_differs_from_its_twin_in_the_address_alone() {
+        for (service, direct) in [
+            (Test::Sts, Test::Dts),
+            (Test::Stm, Test::Dtm),
+            (Test::Sus, Test::Dus),
+            (Test::Sum, Test::Dum),
+        ] {
+            assert_eq!(service.bulk(), direct.bulk());
         }
     }
 

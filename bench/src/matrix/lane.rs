@@ -32,8 +32,12 @@ pub struct Lane {
     pub client: String,
     /// Network namespace of the end that answers.
     pub server: String,
-    /// Where it answers.
+    /// Where the client looks for it: its own address, or a service's.
     pub address: IpAddr,
+    /// The port a service leads to, at the service and at the server. Where there is none each run
+    /// takes a port of its own.
+    #[serde(default)]
+    pub port: Option<u16>,
     /// What to measure here.
     pub tests: Vec<Test>,
     /// The datapath's own processes; the kernel has none.

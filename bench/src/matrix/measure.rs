@@ -28,12 +28,10 @@ pub fn measure(lane: &Lane, test: Test, pace: &Pace, number: usize) -> anyhow::R
         Test::Crr => exchanges(|| exchange::over_new_connections(lane, pace.small))?,
         Test::Pps64 => packets(lane, pace)?,
         Test::Idle => idle(lane, pace.idle)?,
-        Test::Dts | Test::Dtm | Test::Dus | Test::Dum | Test::ExtTx | Test::ExtRx => {
-            match test.bulk() {
-                Some(bulk) => throughput(lane, bulk, pace, number)?,
-                None => anyhow::bail!("{} is no throughput test", test.name()),
-            }
-        }
+        _ => match test.bulk() {
+            Some(bulk) => throughput(lane, bulk, pace, number)?,
+            None => anyhow::bail!("{} is no throughput test", test.name()),
+        },
     };
     Ok(Sample {
         memory_bytes: machine::memory_bytes(&lane.processes),
@@ -59,6 +57,7 @@ fn exchanges(run: impl FnOnce() -> anyhow::Result<Exchanges>) -> anyhow::Result<
         value: found.rate,
         cpu_cores: found.cpu_cores,
         latency_us: Some(found.latency),
+        connect_us: found.connect,
         ..Sample::default()
     })
 }

@@ -44,10 +44,10 @@ pub fn finish<T>(handle: Outcome<T>) -> anyhow::Result<T> {
         .map_err(|_| anyhow!("an end of the test panicked"))?
 }
 
-/// A listener in namespace `name`, on a port of its own.
-pub fn listener(name: &str) -> anyhow::Result<TcpListener> {
-    finish(start(name, None, || {
-        TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).context("cannot listen")
+/// A listener in namespace `name`, on a port of its own if none is given.
+pub fn listener(name: &str, port: Option<u16>) -> anyhow::Result<TcpListener> {
+    finish(start(name, None, move || {
+        TcpListener::bind((Ipv4Addr::UNSPECIFIED, port.unwrap_or(0))).context("cannot listen")
     })?)
 }
 

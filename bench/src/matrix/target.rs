@@ -1,7 +1,9 @@
 //! What weft is held to, in one table. A *must* is the least that is acceptable, an *aim* what weft
 //! is built for. Ratios are weft's median over that of the best of the named peers.
 
-use super::kind::Test::{self, Dtm, Dts, Dum, Dus, ExtRx, ExtTx, Idle, Pps64, Rr, RrPinned};
+use super::kind::Test::{
+    self, Dtm, Dts, Dum, Dus, ExtRx, ExtTx, Idle, Pps64, Rr, RrPinned, Stm, Sts, Sum, Sus,
+};
 use super::lane::Placement::{self, CrossNode, SameNode};
 
 /// One line of the table.
@@ -65,6 +67,8 @@ const LOCAL: &[&str] = &["kernel-bridge", "kernel-routed", "kernel-ebpf"];
 const LOCAL_64K: &[&str] = &["kernel-bridge-64k"];
 /// The kernel's tunnel on a wire without offloads: packets as a NIC without help sees them.
 const TUNNEL: &[&str] = &["kernel-vxlan"];
+/// The kernel with the rules of a kube-proxy, routed on a node and through its tunnel across.
+const KUBE_PROXY: &[&str] = &["kernel-iptables", "kernel-nftables"];
 /// The kernel's bridge with masquerade.
 const GATEWAY: &[&str] = &["kernel-bridge"];
 
@@ -117,6 +121,8 @@ pub const TARGETS: &[Target] = &[
     cross(&[Dts, Dtm], JUMBO, TUNNEL).at(1.0, 1.5),
     cross(&[Dts, Dtm], ETHERNET, TUNNEL).at(0.8, 1.2),
     cross(&[Dus, Dum, Pps64], BOTH, TUNNEL).at(1.2, 2.0),
+    same(&[Sts, Stm, Sus, Sum], KUBE_PROXY).at(1.0, 1.5),
+    cross(&[Sts, Stm, Sus, Sum], BOTH, KUBE_PROXY).at(1.0, 1.5),
     same(&[RrPinned], LOCAL)
         .of(Measure::AddedP50Us)
         .at(45.0, 15.0),

@@ -167,6 +167,10 @@ fn note(outcome: &Outcome) -> String {
             digits(latency.p999)
         ));
     }
+    if let Some(connect) = outcome.connect_us {
+        let (p50, p99) = (digits(connect.p50), digits(connect.p99));
+        parts.push(format!("connected p50 {p50}, p99 {p99} µs"));
+    }
     if let Some(packets) = outcome.overload_pps {
         parts.push(format!("{} kpps at twice the rate", digits(packets / 1e3)));
     }

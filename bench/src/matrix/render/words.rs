@@ -20,7 +20,8 @@ much has half the throughput, where on two machines it may only be busier.</li>
 <li><b>No line rate.</b> Nothing here ends at 10 or 25 Gbit/s; where everybody would fill a real link, only
 cores per Gbit/s tell datapaths apart.</li>
 <li><b>An empty kernel.</b> Its paths run here without the iptables rules, conntrack entries and policies
-of a real cluster, which weft's pipeline does carry. That flatters the kernel.</li>
+of a real cluster, which weft's pipeline does carry. That flatters the kernel. Tests through a service
+alone meet a kube-proxy's rules and conntrack.</li>
 </ul>
 ";
 
@@ -34,6 +35,9 @@ pub const PEERS: &str = "<h2>Who is who</h2>
 <dt>kernel-ebpf</dt><dd>tc programs with bpf_redirect_peer into the pod and bpf_redirect_neigh to the wire</dd>
 <dt>kernel-vxlan</dt><dd>routed to a VXLAN device, as flannel does it, wire without offloads</dd>
 <dt>kernel-vxlan+offloads</dt><dd>the same on a wire that takes 64 KiB segments whole</dd>
+<dt>kernel-iptables</dt><dd>services alone: the rules kube-proxy writes for iptables, over kernel-routed
+on a node and kernel-vxlan across; conntrack translates. As in weft, one of ten services is measured</dd>
+<dt>kernel-nftables</dt><dd>the same with the verdict maps of kube-proxy's nftables mode</dd>
 <dt>ovs-netdev</dt><dd>Open vSwitch's userspace datapath on AF_XDP ports without polling threads; pods without offloads</dd>
 <dt>direct</dt><dd>nothing in between: one veth from end to end, the most any datapath can hope for</dd>
 </dl>

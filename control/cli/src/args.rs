@@ -226,6 +226,8 @@ Examples:
     List,
 
     /// One service: its frontends, and the connections of each backend
+    ///
+    /// Looks for a second, to say how many connections begin; JSON has the counter instead, for who asks twice.
     #[command(after_help = "\
 Examples:
   weft service show shop/web

@@ -270,6 +270,7 @@ fn services_are_listed_and_one_is_shown_with_its_backends() {
         "in use",
         "terminating",
         "shop/web-0",
+        "NEW/S",
     ] {
         assert!(text.contains(says), "{says}\n{text}");
     }

@@ -15,6 +15,7 @@ mod pattern;
 mod probe;
 mod reach;
 mod report;
+mod sctp;
 mod stall;
 mod stop;
 mod tcp_hash;
@@ -41,6 +42,9 @@ enum Tool {
     /// Seeded bytes over TCP, hashed at both ends
     #[command(subcommand)]
     TcpHash(tcp_hash::Side),
+    /// The first two packets of SCTP associations: asks, and answers
+    #[command(subcommand)]
+    Sctp(sctp::Side),
     /// Who reaches whom among pods, over TCP, UDP and SCTP
     Reach(reach::Args),
     /// The benchmark matrix on what a topology script set up: weft beside its peers, in turns
@@ -57,6 +61,7 @@ fn main() -> anyhow::Result<()> {
         Tool::Flood(args) => flood::run(&args),
         Tool::Flip(args) => flip::run(&args),
         Tool::TcpHash(side) => tcp_hash::run(&side),
+        Tool::Sctp(side) => sctp::run(&side),
         Tool::Reach(args) => reach::run(&args),
         Tool::Matrix(args) => matrix::run(&args),
         Tool::Report(args) => matrix::render::run(&args),

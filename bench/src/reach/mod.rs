@@ -5,7 +5,6 @@
 //! matrix. A probe that arrived is a `.`, one that did not an `x`, and it is looked for only after a
 //! marker, sent later from the pod's own node, came in: the way was open.
 
-mod sctp;
 mod sockets;
 
 use std::collections::{BTreeMap, HashSet};

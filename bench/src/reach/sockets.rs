@@ -10,16 +10,14 @@ use anyhow::{Context, bail};
 use nix::sched::{CloneFlags, setns};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{PodArg, Target, Transport, sctp};
+use super::{PodArg, Target, Transport};
+use crate::sctp::packet::{self as sctp, IPV4_HEADER};
 
 /// The discard port: nothing else listens there.
 const MARKER_PORT: u16 = 9;
 
 /// Backlog of the listeners: more than there are probes to one port in a round.
 const BACKLOG: i32 = 512;
-
-/// Bytes of a raw IPv4 socket's packets in front of the SCTP header: an IP header without options.
-const IPV4_HEADER: usize = 20;
 
 /// A pod that listens.
 pub struct Pod {

@@ -8,7 +8,7 @@
 #
 #   load      from the first manifest, or the start of iptables-restore or nft, until the last service answers
 #   change    the same for one changed endpoint; kube-proxy's own time to write the rules is not in it
-#   memory    what it adds to processes (proportional set size), and to the kernel (slab, vmalloc, per cpu)
+#   memory    what the first load adds to processes (proportional set size), and to the kernel (slab, vmalloc, per cpu)
 #   crr       connections per second by a service in the middle of the list, each with a byte there and back
 #   connect   the first packet of each and its answer
 # Medians of the rounds. A load that took longer than LOAD_MAX seconds is not repeated, one that is not done after
@@ -184,7 +184,8 @@ loads() { # DATAPATH NAME COUNT: false if it was given up
     fi
     took=$((${EPOCHREALTIME/./} - began))
     fact "$1" "$3" load_seconds "$(jq -n "$took / 1e6")"
-    fact "$1" "$3" memory_mib "$(jq -n "($(own_kib "$2-1") - $before_own + $(kernel_kib) - $before_kernel) / 1024")"
+    # An allocator keeps what it had: the first load says what it takes.
+    ((round > 1)) || fact "$1" "$3" memory_mib "$(jq -n "($(own_kib "$2-1") - $before_own + $(kernel_kib) - $before_kernel) / 1024")"
   done
 }
 

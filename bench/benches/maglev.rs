@@ -16,8 +16,8 @@ use weft_wire::Protocol;
 /// Sets of backends of each size.
 const SETS: u32 = 100;
 
-/// Flows of a set: several for each place of the largest table, at even distances.
-const FLOWS: u64 = 1 << 18;
+/// Flows for each place of a table, at even distances: fewer, and a share would be theirs and not the table's.
+const FLOWS_PER_PLACE: u64 = 16;
 
 /// Shares of the others' flows that may move when one of a hundred backends goes: on average, and in the worst set.
 const MOVED_MEAN_MAX: f64 = 0.015;
@@ -47,11 +47,11 @@ fn tables(backends: &[IpAddr]) -> ServiceTables {
     builder.build()
 }
 
-/// Whose each flow is.
-fn owners(backends: &[IpAddr]) -> Vec<IpAddr> {
+/// Whose each of so many flows is.
+fn owners(backends: &[IpAddr], flows: u64) -> Vec<IpAddr> {
     let tables = tables(backends);
     let frontend = tables.get(&FRONTEND).expect("the frontend");
-    let step = u64::MAX / FLOWS;
+    let step = u64::MAX / flows;
     let owner = |flow: u64| {
         let chance = Chance {
             hash: flow * step,
@@ -59,7 +59,7 @@ fn owners(backends: &[IpAddr]) -> Vec<IpAddr> {
         };
         frontend.choose(Client::Outside, chance, |_| 0)
     };
-    (0..FLOWS)
+    (0..flows)
         .map(|flow| owner(flow).expect("a backend").address)
         .collect()
 }
@@ -79,7 +79,8 @@ fn measure(set: u32, size: u32) -> Found {
     let before: Vec<IpAddr> = (0..size).map(backend).collect();
     let gone = before[(set % size) as usize];
     let after: Vec<IpAddr> = before.iter().copied().filter(|it| *it != gone).collect();
-    let (old, new) = (owners(&before), owners(&after));
+    let flows = u64::from(100 * size.next_power_of_two()) * FLOWS_PER_PLACE;
+    let (old, new) = (owners(&before, flows), owners(&after, flows));
     let others = old.iter().zip(&new).filter(|(old, _)| **old != gone);
     let moved = others.filter(|(old, new)| old != new).count();
     let mut shares: HashMap<IpAddr, u32> = HashMap::new();
@@ -87,10 +88,10 @@ fn measure(set: u32, size: u32) -> Found {
         *shares.entry(*owner).or_default() += 1;
     }
     let of_mean = |count: Option<&u32>| {
-        f64::from(*count.expect("a backend")) * f64::from(size) / FLOWS as f64
+        f64::from(*count.expect("a backend")) * f64::from(size) / flows as f64
     };
     Found {
-        moved: moved as f64 / FLOWS as f64,
+        moved: moved as f64 / flows as f64,
         most: of_mean(shares.values().max()),
         least: of_mean(shares.values().min()),
     }

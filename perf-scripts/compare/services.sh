@@ -23,6 +23,7 @@ OUT=$WEFT_ROOT/target/bench/services
 FACTS=$W/facts.jsonl
 LANES=$W/lanes.jsonl
 LOAD_MAX=20
+CHANGE_MUST_MS=50
 LOAD_END=${LOAD_END:-300}
 IPTABLES=${IPTABLES:-iptables}
 MEASURED=10.96.200.1 CHANGING=10.96.200.2 LAST=10.96.200.3
@@ -233,3 +234,5 @@ jq -r '"| services | datapath | load s (runs) | change ms | memory MiB | crr/s |
     else "\(.load_seconds | digits(2)) (\(.loads))" end) | \(.change_ms | digits(1)) | \(
     .memory_mib | digits(1)) | \(.crr | digits(0)) | \(.connect_us.p50 | digits(0)) (\(.connect_us.p99 | digits(0))) |")' \
   "$OUT/services.json"
+jq -r --argjson must $CHANGE_MUST_MS '"change in weft, at most \($must) ms: " + ([.results[] | select(.datapath == "weft" and .change_ms) |
+  "\(.services) services \(if .change_ms <= $must then "yes" else "NO" end)"] | join(", "))' "$OUT/services.json"

@@ -22,7 +22,9 @@ check 'weft ran everywhere' '[.results[] | select(.datapath == "weft" and .media
   | "\(.placement) \(.wire_mtu) \(.test)"] | length == 20'
 check 'peers ran' '[.results[] | select(.datapath != "weft" and .median != null) | .datapath] | unique | length == 5'
 check 'memory of weft alone' 'all(.results[]; (.datapath == "weft") == (.memory_bytes != null))'
-grep -q 'data-cell="cross-node/9000/dts"' "$OUT/report.html" || { echo 'FAIL: no page'; exit 1; }
+for cell in dts sts; do
+  grep -q "data-cell=\"cross-node/9000/$cell\"" "$OUT/report.html" || { echo "FAIL: no page, or no $cell"; exit 1; }
+done
 grep -q '^| weft |' "$OUT/tables.md" || { echo 'FAIL: no tables'; exit 1; }
 jq -r '"\(.results | length) results in \(.method.took_seconds | round) s, \([.results[].failures[]] | length) runs failed"' \
   "$OUT/matrix.json"

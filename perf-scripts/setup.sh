@@ -4,13 +4,13 @@
 set -euo pipefail
 
 declare -A packages=(
-  [bench]='bpftool clang ethtool gcc iperf3 iproute2 iputils-ping jq linux-libc-dev nftables
-           openvswitch-switch procps util-linux'
+  [bench]='bpftool busybox-static clang ethtool gcc iperf3 iproute2 iptables iputils-ping jq
+           linux-libc-dev nftables openvswitch-switch procps util-linux'
   [build]='clang gcc libc6-dev libelf-dev linux-libc-dev make pkg-config zlib1g-dev'
   [demo]='ethtool iperf3 iproute2 iputils-ping jq nftables procps util-linux'
   [test]='bpftool busybox-static chromium conntrack containerd containernetworking-plugins ethtool
-          fonts-dejavu-core iperf3 iproute2 iputils-ping jq nftables procps runc tcpdump traceroute
-          tshark util-linux'
+          fonts-dejavu-core iperf3 iproute2 iptables iputils-ping jq nftables procps runc tcpdump
+          traceroute tshark util-linux'
 )
 
 missing=()

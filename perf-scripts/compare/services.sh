@@ -11,9 +11,9 @@
 #   memory    what the first load adds to processes (proportional set size), and to the kernel (slab, vmalloc, per cpu)
 #   crr       connections per second by a service in the middle of the list, each with a byte there and back
 #   connect   the first packet of each and its answer
-# Medians of the rounds. A load that took longer than LOAD_MAX seconds is not repeated, one that is not done after
-# LOAD_END (300) is given up and said to be: iptables and nft take minutes for 10,000 services of ten endpoints each
-# (110,000 chains). The measured services have one endpoint each.
+# Medians of the rounds. A load or change that took longer than LOAD_MAX seconds is not repeated, a load that is not done
+# after LOAD_END (300) is given up and said to be: iptables and nft take one to three minutes for 10,000 services of ten
+# endpoints each (110,000 chains). The measured services have one endpoint each.
 WEFT_LOG_DIR=$(realpath -m "$(dirname "$0")/../../target/bench/services/logs")
 export WEFT_LOG_DIR
 . "$(dirname "$0")/../_lib.sh"
@@ -63,7 +63,7 @@ connects() { in_ns "$1" timeout 0.05 bash -c ': <"/dev/tcp/$0/80"' "$2" 2>/dev/n
 
 # effect NS: looks every 2 ms, by new connections, until the changed service answers; prints when, in us.
 effect() {
-  in_ns "$1" timeout 60 bash -c 'exec 9<> <(:)
+  in_ns "$1" timeout "$LOAD_END" bash -c 'exec 9<> <(:)
     until : <"/dev/tcp/$0/80"; do read -rt 0.002 -u 9; done
     echo "${EPOCHREALTIME/./}"' "$CHANGING" 2>/dev/null
 }
@@ -191,8 +191,8 @@ loads() { # DATAPATH NAME COUNT: false if it was given up
 }
 
 changes() { # DATAPATH NAME COUNT
-  local round at began
-  for ((round = 1; round <= ROUNDS; round++)); do
+  local round at began took=0
+  for ((round = 1; round <= ROUNDS && took < LOAD_MAX * 1000000; round++)); do
     change "$1" "$2" $CLOSED
     while connects "$2-c" "$CHANGING"; do sleep 0.1; done
     effect "$2-c" >"$W/effect" &
@@ -200,7 +200,8 @@ changes() { # DATAPATH NAME COUNT
     sleep 0.2
     change "$1" "$2" $OPEN
     wait $at || fail "$1: the changed endpoint never answered"
-    fact "$1" "$3" change_ms "$(jq -n "($(<"$W/effect") - $began) / 1e3")"
+    took=$(($(<"$W/effect") - began))
+    fact "$1" "$3" change_ms "$(jq -n "$took / 1e3")"
   done
 }
 

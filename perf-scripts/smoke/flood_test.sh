@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Connections live through a flood of SYNs, also when the table of connections is full: embryonic ones
-# give way. How much of its throughput an established connection keeps beside the same number of
-# datagrams of one flow is printed, not judged: two shared cores are no measuring instrument.
+# give way. How much of its throughput an established connection keeps beside SYNs, of what it has beside
+# as many datagrams of one flow, is printed, not judged: two shared cores are no measuring instrument. At
+# least 80 % is what it should be, the median of five rounds.
 . "$(dirname "$0")/../_lib.sh"
 . "$WEFT_ROOT/perf-scripts/topo/two-nodes.sh"
 
@@ -34,14 +35,13 @@ flooded() { # KIND
   local flood
   bg attacker "flood-$1" weft-bench flood "$1" --to "$(ip4 sink)" --count 100000000 --rate 100000
   flood=$!
-  iperf client "$web" 3
+  iperf client "$web" 2
   kill $flood && wait $flood || true
 }
-for round in 1 2 3; do
-  beside[round]=$(flooded datagram)
-  syns[round]=$(flooded syn)
-done
-say "beside datagrams ${beside[*]} Gb/s, beside SYNs ${syns[*]} Gb/s"
+for round in 1 2 3 4 5; do echo "$(flooded datagram) $(flooded syn)"; done >"$LOGS/rounds"
+awk '{ print int($2 / $1 * 100 + 0.5) }' "$LOGS/rounds" | sort -n >"$LOGS/kept"
+say "Gb/s beside datagrams and beside SYNs: $(paste -sd '|' "$LOGS/rounds")"
+say "kept beside SYNs: $(sed -n 3p "$LOGS/kept") % (median of $(paste -sd ' ' "$LOGS/kept"))"
 expect 'connections in the table' "$(flows node1 current)" -le "$FLOWS"
 expect 'connections that gave way' "$(flows node1 evicted)" -gt 10000
 

@@ -8,8 +8,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use k8s_openapi::api::core::v1::Pod;
+use weft_api::PodRef;
 pub use weft_model::compile::Desired;
 use weft_model::compile::{ClusterConfig, Compiler, LocalPod};
+use weft_model::manifest::Kind;
 use weft_model::state::{Effect, Store};
 
 use crate::ipam_store::write_whole;
@@ -18,9 +21,9 @@ use crate::watch::dir::FileChange;
 /// What a change of the source led to.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    /// The objects.
-    pub store: Arc<Store>,
-    /// What they mean for this node.
+    /// Pods of the cluster that came or changed; none for those that went.
+    pub pods: Vec<(PodRef, Option<Arc<Pod>>)>,
+    /// What all objects mean for this node.
     pub desired: Desired,
     /// The version of the local pods that were compiled.
     pub pods_revision: u64,
@@ -40,10 +43,12 @@ pub struct LocalPods {
 /// Files and local pods to tables.
 #[derive(Debug)]
 pub struct DesiredState {
-    store: Arc<Store>,
+    store: Store,
     pods: LocalPods,
     compiler: Compiler,
     kept: PathBuf,
+    /// Good manifests that were not kept yet.
+    unkept: Vec<(String, Vec<u8>)>,
 }
 
 impl DesiredState {
@@ -63,10 +68,11 @@ impl DesiredState {
             }
         }
         Ok(Self {
-            store: Arc::new(store),
+            store,
             pods: LocalPods::default(),
             compiler: Compiler::new(config),
             kept,
+            unkept: Vec::new(),
         })
     }
 
@@ -82,19 +88,20 @@ impl DesiredState {
         changed
     }
 
-    /// Takes changes of files.
+    /// Takes changes of files. Call [`DesiredState::keep`] once they are in force.
     pub fn apply(&mut self, changes: Vec<FileChange>) {
-        let store = Arc::make_mut(&mut self.store);
+        let store = &mut self.store;
         for change in changes {
             match change {
                 FileChange::Content { name, bytes } => {
                     if store.apply(&name, &bytes) == Effect::Read {
-                        keep(&self.kept.join(&name), &bytes);
+                        self.unkept.push((name, bytes));
                     }
                 }
                 FileChange::Unreadable { name, reason } => store.unreadable(&name, &reason),
                 FileChange::Removed { name } => {
                     store.remove(&name);
+                    self.unkept.retain(|(unkept, _)| *unkept != name);
                     // Gone already, or never kept: the same.
                     let _ = fs::remove_file(self.kept.join(&name));
                 }
@@ -107,11 +114,25 @@ impl DesiredState {
         let compiled = self.compiler.compile(&self.store, &self.pods.pods);
         let mut problems = self.store.problems();
         problems.extend(compiled.problems);
+        let changed = self.store.take_changed();
+        let pods = changed.iter().filter(|key| key.kind == Kind::Pod);
+        let pods = pods.map(|key| {
+            let (namespace, name) = (key.namespace.clone(), key.name.clone());
+            (PodRef { namespace, name }, self.store.pod(key))
+        });
         Outcome {
-            store: Arc::clone(&self.store),
+            pods: pods.collect(),
             desired: compiled.desired,
             pods_revision: self.pods.revision,
             problems,
+        }
+    }
+
+    /// Keeps what was last good for the agent after this one. Nobody waits for it: if this one ends
+    /// before, the next finds the manifest itself, and only one that broke meanwhile is lost.
+    pub fn keep(&mut self) {
+        for (name, bytes) in self.unkept.drain(..) {
+            keep(&self.kept.join(name), &bytes);
         }
     }
 }
@@ -143,6 +164,7 @@ mod tests {
         let open = || DesiredState::open(ClusterConfig::of_node("a"), dir.path()).unwrap();
         let apply = |state: &mut DesiredState, changes| {
             state.apply(changes);
+            state.keep();
             state.compile()
         };
         let outcome = apply(&mut open(), content(NODE));

@@ -199,8 +199,7 @@ impl<'a> Session<'a> {
         self.generation += 1;
         let generation = self.generation;
         self.done(Op::SyncBegin { generation }).await?;
-        let objects: Vec<Object> = wanted.all.values().cloned().collect();
-        for chunk in chunks(&objects) {
+        for chunk in chunks(&wanted.all) {
             let objects = chunk.to_vec();
             self.done(Op::Upsert {
                 generation,
@@ -339,14 +338,14 @@ mod tests {
                 pod: None,
                 terminating: false,
             };
-            Object::Service(Service {
+            Object::Service(Arc::new(Service {
                 namespace: "shop".to_owned(),
                 name: "web".to_owned(),
                 algorithm: Algorithm::Maglev,
                 affinity_seconds: None,
                 backends: (0..backends).map(backend).collect(),
                 frontends: Vec::new(),
-            })
+            }))
         };
         let lengths = |objects: &[Object]| -> Vec<usize> {
             chunks(objects).iter().map(|chunk| chunk.len()).collect()

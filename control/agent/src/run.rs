@@ -102,6 +102,7 @@ fn compile_changes(agent: &Agent, mut state: DesiredState, changes: &Receiver<Ch
         }
         if changed {
             agent.set_desired(state.compile());
+            state.keep();
         }
     }
 }

@@ -3,8 +3,9 @@
 //! Locks are held for memory and small file writes only, never across an await. What parts must
 //! react to are watch channels: a slow reader sees the newest value, never a queue.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,10 +17,9 @@ use tokio::sync::{RwLock, watch};
 use weft_api::PodRef;
 use weft_api::agent::Ready;
 use weft_api::dataplane::PortSpec;
-use weft_api::object::{Key, Object, UnderlayPath};
+use weft_api::object::{Object, UnderlayPath};
 use weft_api::paths::RunDir;
 use weft_model::compile::ClusterConfig;
-use weft_model::state::Store;
 
 use crate::attachments::Attachments;
 use crate::dataplane::Dataplane;
@@ -52,8 +52,8 @@ pub struct Underlay {
 /// The table objects the dataplane should have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Objects {
-    /// By key.
-    pub all: BTreeMap<Key, Object>,
+    /// In the order of their keys.
+    pub all: Vec<Object>,
     /// The version of the local pods they were made for.
     pub pods_revision: u64,
 }
@@ -93,7 +93,8 @@ pub struct Progress {
 pub struct Agent {
     options: Options,
     dataplane: Dataplane,
-    store: watch::Sender<Arc<Store>>,
+    /// The pods of the cluster.
+    pods: watch::Sender<BTreeMap<PodRef, Arc<Pod>>>,
     desired: watch::Sender<Arc<Desired>>,
     underlay: watch::Sender<Option<Underlay>>,
     pods_revision: watch::Sender<u64>,
@@ -125,7 +126,7 @@ impl Agent {
         let recovered = attachments.is_certain();
         let agent = Self {
             dataplane: Dataplane::default(),
-            store: watch::Sender::new(Arc::default()),
+            pods: watch::Sender::default(),
             desired: watch::Sender::new(Arc::default()),
             pods_revision: watch::Sender::new(0),
             underlay: watch::Sender::new(None),
@@ -202,7 +203,16 @@ impl Agent {
         if let Some(local) = &outcome.desired.local {
             lock(&self.attachments).set_prefixes(&local.pod_cidrs);
         }
-        self.store.send_replace(outcome.store);
+        self.pods.send_if_modified(|pods| {
+            let changed = !outcome.pods.is_empty();
+            for (name, pod) in outcome.pods {
+                match pod {
+                    Some(pod) => drop(pods.insert(name, pod)),
+                    None => drop(pods.remove(&name)),
+                }
+            }
+            changed
+        });
         replace_if_changed(&self.desired, Arc::new(outcome.desired));
         self.pods_revision.send_replace(outcome.pods_revision);
         self.combine();
@@ -279,11 +289,11 @@ impl Agent {
 
     /// Waits up to `limit` for a pod to appear in the desired state.
     pub async fn wait_for_pod(&self, pod: &PodRef, limit: Duration) -> Option<Arc<Pod>> {
-        let mut stores = self.store.subscribe();
+        let mut pods = self.pods.subscribe();
         let known = async {
             loop {
-                let found = stores.borrow_and_update().pod(pod);
-                if found.is_some() || stores.changed().await.is_err() {
+                let found = pods.borrow_and_update().get(pod).cloned();
+                if found.is_some() || pods.changed().await.is_err() {
                     return found;
                 }
             }
@@ -322,17 +332,9 @@ impl Agent {
         let mtu = pod_path_mtu(&underlay.paths, underlay.link_mtu, local);
         replace_if_changed(&self.path_mtu, mtu);
         let objects = desired.local.is_some().then(|| {
-            let mut objects = desired.objects();
-            let pods_revision = *self.pods_revision.borrow();
-            if let Some(Object::LocalNode(local)) = objects.get_mut(&Key::LocalNode) {
-                local.outside_mtu = underlay.link_mtu.unwrap_or(local.outside_mtu);
-            }
-            let wanted = |path: &UnderlayPath| desired.remotes.iter().any(|r| r.vtep == path.vtep);
-            let paths = underlay.paths.into_iter().filter(wanted);
-            objects.extend(paths.map(Object::UnderlayPath).map(|o| (o.key(), o)));
             Arc::new(Objects {
-                all: objects,
-                pods_revision,
+                all: objects(&desired, underlay),
+                pods_revision: *self.pods_revision.borrow(),
             })
         });
         // A node that lost its own Node object goes on with what it has.
@@ -340,6 +342,23 @@ impl Agent {
             replace_if_changed(&self.objects, objects);
         }
     }
+}
+
+/// The objects of `desired` with what the kernel says about the way to other nodes.
+fn objects(desired: &Desired, underlay: Underlay) -> Vec<Object> {
+    let vteps: HashSet<IpAddr> = desired.remotes.iter().map(|remote| remote.vtep).collect();
+    let paths = underlay.paths.into_iter();
+    let paths: BTreeMap<IpAddr, UnderlayPath> = paths
+        .filter(|path| vteps.contains(&path.vtep))
+        .map(|path| (path.vtep, path))
+        .collect();
+    let nodes = usize::from(desired.local.is_some()) + desired.remotes.len();
+    let mut objects: Vec<Object> = desired.objects().collect();
+    objects.splice(nodes..nodes, paths.into_values().map(Object::UnderlayPath));
+    if let Some(Object::LocalNode(local)) = objects.first_mut() {
+        local.outside_mtu = underlay.link_mtu.unwrap_or(local.outside_mtu);
+    }
+    objects
 }
 
 /// Milliseconds since boot, suspended time included: one clock for every agent of a boot.

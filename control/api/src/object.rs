@@ -4,15 +4,17 @@
 //! nothing here is ever renamed.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::mac::MacAddr;
 use crate::policy::{EndpointPolicy, Identity, PolicyAddress};
 use crate::service::Service;
 
-/// One table object.
+/// One table object. Those there may be ten thousands of are shared: a copy of the list is cheap, and what did
+/// not change is told by its place in memory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Object {
@@ -25,13 +27,13 @@ pub enum Object {
     /// A range of the cluster's own addresses.
     ClusterRange(ClusterRange),
     /// What policies tell apart.
-    Identity(Identity),
+    Identity(#[serde(with = "shared")] Arc<Identity>),
     /// Whose an address is.
-    PolicyAddress(PolicyAddress),
+    PolicyAddress(#[serde(with = "shared")] Arc<PolicyAddress>),
     /// Rules of local pods.
-    EndpointPolicy(EndpointPolicy),
+    EndpointPolicy(#[serde(with = "shared")] Arc<EndpointPolicy>),
     /// A service.
-    Service(Service),
+    Service(#[serde(with = "shared")] Arc<Service>),
 }
 
 /// What names an object. The order of kinds is the order in which changes are sent: identities
@@ -182,5 +184,20 @@ impl Object {
                 name: service.name.clone(),
             },
         }
+    }
+}
+
+/// What is shared here is whole in a message.
+mod shared {
+    use super::{Arc, Deserialize, Deserializer, Serialize, Serializer};
+
+    pub fn serialize<T: Serialize, S: Serializer>(it: &Arc<T>, to: S) -> Result<S::Ok, S::Error> {
+        (**it).serialize(to)
+    }
+
+    pub fn deserialize<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Arc<T>, D::Error> {
+        T::deserialize(from).map(Arc::new)
     }
 }

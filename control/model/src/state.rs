@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
-use weft_api::PodRef;
 
 use crate::manifest::{self, Item, Kind, ManifestError, ObjectKey, Reading, Resource};
 
@@ -17,6 +16,8 @@ pub struct Store {
     objects: BTreeMap<ObjectKey, InForce>,
     /// Broken files that hold policies.
     suspicious: BTreeSet<String>,
+    /// Objects that changed since somebody asked.
+    changed: BTreeSet<ObjectKey>,
     revision: u64,
 }
 
@@ -130,6 +131,11 @@ impl Store {
         self.revision
     }
 
+    /// Names of the objects in force that came, changed or went since the last call.
+    pub fn take_changed(&mut self) -> BTreeSet<ObjectKey> {
+        std::mem::take(&mut self.changed)
+    }
+
     /// What is wrong, a sentence each: broken files, and objects that are in two files.
     pub fn problems(&self) -> Vec<String> {
         let broken = self.files.values().flat_map(|file| file.problems.clone());
@@ -193,13 +199,8 @@ impl Store {
     }
 
     /// One pod.
-    pub fn pod(&self, pod: &PodRef) -> Option<Arc<Pod>> {
-        let key = ObjectKey {
-            kind: Kind::Pod,
-            namespace: pod.namespace.clone(),
-            name: pod.name.clone(),
-        };
-        match &self.objects.get(&key)?.resource {
+    pub fn pod(&self, key: &ObjectKey) -> Option<Arc<Pod>> {
+        match &self.objects.get(key)?.resource {
             Resource::Pod(pod) => Some(Arc::clone(pod)),
             _ => None,
         }
@@ -247,6 +248,7 @@ impl Store {
         let same = current.map(|c| &c.resource) == new.as_ref().map(|n| &n.resource);
         if !same {
             self.revision += 1;
+            self.changed.insert(key.clone());
         }
         match new {
             // What is equal stays the same in memory too: that is how a compiler sees it.

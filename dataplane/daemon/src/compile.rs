@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
@@ -255,7 +256,7 @@ struct Sorted<'a> {
     paths: BTreeMap<IpAddr, &'a UnderlayPath>,
     ranges: BTreeSet<(IpNet, bool)>,
     policy: PolicyObjects<'a>,
-    services: Vec<&'a Service>,
+    services: Vec<&'a Arc<Service>>,
 }
 
 impl<'a> Sorted<'a> {

@@ -20,8 +20,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 /// Quiet time after an event before files are read: a tool that writes many files, or one file in
-/// steps, causes one compilation. Longer would be felt by whoever waits for a change.
-const QUIET: Duration = Duration::from_millis(20);
+/// steps, causes few compilations. Whoever waits for a change waits for this first; what comes while
+/// another change is compiled shares the next compilation anyway.
+const QUIET: Duration = Duration::from_millis(5);
 
 /// Files are read at the latest this long after the first event, however many follow.
 const QUIET_MAX: Duration = Duration::from_millis(200);

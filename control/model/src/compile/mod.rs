@@ -5,13 +5,10 @@ mod policy;
 mod route;
 mod service;
 
-use std::collections::BTreeMap;
-
 use ipnet::IpNet;
-use weft_api::object::{ClusterRange, Key, LocalNode, Object, RangePurpose, RemoteNode};
+use weft_api::object::{ClusterRange, LocalNode, Object, RangePurpose, RemoteNode};
 use weft_api::{DEFAULT_VNI, VXLAN_PORT};
 
-use crate::diff;
 use crate::state::Store;
 use node::Claims;
 use policy::PolicyCompiler;
@@ -117,15 +114,15 @@ impl Compiler {
 }
 
 impl Desired {
-    /// The table objects, by key.
-    pub fn objects(&self) -> BTreeMap<Key, Object> {
+    /// The table objects, in the order of their keys.
+    pub fn objects(&self) -> impl Iterator<Item = Object> {
         let local = self.local.iter().cloned().map(Object::LocalNode);
         let remotes = self.remotes.iter().cloned().map(Object::RemoteNode);
         let ranges = self.ranges.iter().cloned().map(Object::ClusterRange);
         let policy = self.policy.objects();
         let services = self.services.objects();
         let objects = local.chain(remotes).chain(ranges);
-        diff::by_key(objects.chain(policy).chain(services))
+        objects.chain(policy).chain(services)
     }
 
     /// Ranges of pod addresses of the whole cluster.

@@ -55,7 +55,7 @@ fn two_nodes_become_a_local_one_a_remote_one_and_ranges() {
     // Of four addresses of nodes and four of their weft0s, one identity each node.
     assert_eq!(desired.policy.addresses.len(), 8);
     assert_eq!(desired.policy.identities.len(), 2);
-    assert_eq!(desired.objects().len(), 7 + 8 + 2 + 1);
+    assert_eq!(desired.objects().count(), 7 + 8 + 2 + 1);
 }
 
 #[test]

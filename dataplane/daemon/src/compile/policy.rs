@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use weft_api::policy::{
@@ -18,17 +19,17 @@ use weft_wire::Protocol;
 /// The policy objects among the table objects.
 #[derive(Default)]
 pub struct PolicyObjects<'a> {
-    pub(super) identities: Vec<&'a Identity>,
+    pub(super) identities: Vec<&'a Arc<Identity>>,
     pub(super) addresses: Vec<&'a PolicyAddress>,
-    pub(super) endpoints: Vec<&'a EndpointPolicy>,
+    pub(super) endpoints: Vec<&'a Arc<EndpointPolicy>>,
 }
 
 /// The policies in force, and what their rules are called.
 #[derive(Default)]
 pub struct Policies {
-    identities: BTreeMap<u32, Identity>,
+    identities: BTreeMap<u32, Arc<Identity>>,
     addresses: BTreeMap<IpNet, u32>,
-    endpoints: BTreeMap<u32, EndpointPolicy>,
+    endpoints: BTreeMap<u32, Arc<EndpointPolicy>>,
     names: RuleNames,
 }
 
@@ -74,13 +75,13 @@ impl Policies {
 
     /// Identities a selector matches.
     pub fn matched_by(&self, selector: u32) -> impl Iterator<Item = &Identity> {
-        let all = self.identities.values();
+        let all = self.identities.values().map(|it| &**it);
         all.filter(move |it| it.selectors.binary_search(&selector).is_ok())
     }
 
     /// Rules by identity of their pods.
     pub fn endpoints(&self) -> impl Iterator<Item = &EndpointPolicy> {
-        self.endpoints.values()
+        self.endpoints.values().map(|it| &**it)
     }
 
     /// How many rules, endpoints, identities and addresses there are.
@@ -97,23 +98,25 @@ impl Policies {
         ]
     }
 
-    fn set_identities(&mut self, wanted: &[&Identity], builder: &mut PolicyBuilder) {
-        let wanted = good(wanted, check_identity).map(|it| (it.id, it));
-        let difference = difference(&self.identities, wanted, |present, it| present == it);
+    fn set_identities(&mut self, wanted: &[&Arc<Identity>], builder: &mut PolicyBuilder) {
+        let wanted = wanted.iter().map(|it| (it.id, *it));
+        let is_good = |it: &Arc<Identity>| check_identity(it).is_ok();
+        let difference = difference(&self.identities, wanted, |a, b| a == b, is_good);
         for gone in difference.gone {
             self.identities.remove(&gone);
             builder.set_identity(gone, None);
         }
         for identity in difference.changed {
             builder.set_identity(identity.id, Some(identity.selectors.clone()));
-            self.identities.insert(identity.id, identity.clone());
+            self.identities.insert(identity.id, Arc::clone(identity));
         }
     }
 
     fn set_addresses(&mut self, wanted: &[&PolicyAddress], builder: &mut PolicyBuilder) {
-        let wanted = good(wanted, check_address).map(|it| (it.prefix, it));
+        let wanted = wanted.iter().map(|it| (it.prefix, *it));
         let same = |identity: &u32, it: &PolicyAddress| *identity == it.identity;
-        let difference = difference(&self.addresses, wanted, same);
+        let is_good = |it: &PolicyAddress| check_address(it).is_ok();
+        let difference = difference(&self.addresses, wanted, same, is_good);
         for gone in difference.gone {
             self.addresses.remove(&gone);
             builder.set_address(gone, None);
@@ -124,9 +127,10 @@ impl Policies {
         }
     }
 
-    fn set_endpoints(&mut self, wanted: &[&EndpointPolicy], builder: &mut PolicyBuilder) {
-        let wanted = good(wanted, check_endpoint).map(|it| (it.identity, it));
-        let difference = difference(&self.endpoints, wanted, |present, it| present == it);
+    fn set_endpoints(&mut self, wanted: &[&Arc<EndpointPolicy>], builder: &mut PolicyBuilder) {
+        let wanted = wanted.iter().map(|it| (it.identity, *it));
+        let is_good = |it: &Arc<EndpointPolicy>| check_endpoint(it).is_ok();
+        let difference = difference(&self.endpoints, wanted, |a, b| a == b, is_good);
         for gone in difference.gone {
             builder.remove_rules(gone);
             if let Some(old) = self.endpoints.remove(&gone) {
@@ -138,21 +142,12 @@ impl Policies {
             let ingress = self.names.rules(&policy.ingress);
             let egress = self.names.rules(&policy.egress);
             builder.set_rules(policy.identity, ingress, egress);
-            let old = self.endpoints.insert(policy.identity, policy.clone());
+            let old = self.endpoints.insert(policy.identity, Arc::clone(policy));
             if let Some(old) = old {
                 self.names.release(&old);
             }
         }
     }
-}
-
-/// Those that do not contradict themselves: what was kept on disk was not checked when it was read.
-fn good<'a, T>(
-    objects: &'a [&'a T],
-    check: impl Fn(&T) -> Result<(), String> + 'a,
-) -> impl Iterator<Item = &'a T> {
-    let good = objects.iter().filter(move |it| check(it).is_ok());
-    good.copied()
 }
 
 /// What to do to what is present so that it becomes what is wanted.
@@ -164,11 +159,13 @@ struct Difference<'a, K, T> {
 }
 
 /// Compares in one walk through both, since table objects come in the order of their keys. One out of order would
-/// be removed and added again.
+/// be removed and added again. Those that contradict themselves are passed over: what was kept on disk was not checked
+/// when it was read.
 fn difference<'a, K: Ord + Copy, V, T>(
     present: &BTreeMap<K, V>,
     wanted: impl Iterator<Item = (K, &'a T)>,
     same: impl Fn(&V, &T) -> bool,
+    is_good: impl Fn(&T) -> bool,
 ) -> Difference<'a, K, T> {
     let (mut gone, mut changed) = (Vec::new(), Vec::new());
     let mut old = present.iter().peekable();
@@ -176,9 +173,14 @@ fn difference<'a, K: Ord + Copy, V, T>(
         while let Some((before, _)) = old.next_if(|(it, _)| **it < key) {
             gone.push(*before);
         }
-        match old.next_if(|(it, _)| **it == key) {
-            Some((_, present)) if same(present, object) => {}
-            _ => changed.push(object),
+        let before = old.next_if(|(it, _)| **it == key);
+        if before.is_some_and(|(_, present)| same(present, object)) {
+            continue;
+        }
+        if is_good(object) {
+            changed.push(object);
+        } else {
+            gone.extend(before.map(|(key, _)| *key));
         }
     }
     gone.extend(old.map(|(key, _)| *key));

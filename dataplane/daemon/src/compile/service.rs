@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use weft_api::service::{Algorithm as ApiAlgorithm, Frontend, Service};
 use weft_engine::table::policy::has_ports;
@@ -12,7 +13,7 @@ use weft_wire::Protocol;
 /// A service in force.
 struct Present {
     id: ServiceId,
-    service: Service,
+    service: Arc<Service>,
     /// The last look at all objects in which it was there.
     seen: u64,
 }
@@ -29,23 +30,18 @@ pub struct Services {
 
 impl Services {
     /// Makes the builder's services those of the objects.
-    pub(super) fn apply(&mut self, wanted: &[&Service], builder: &mut ServiceBuilder) {
+    pub(super) fn apply(&mut self, wanted: &[&Arc<Service>], builder: &mut ServiceBuilder) {
         self.looks += 1;
         let looks = self.looks;
         // What goes away first leaves its addresses to what comes.
-        let good: Vec<&Service> = wanted
-            .iter()
-            .copied()
-            .filter(|it| check(it).is_ok())
-            .collect();
         let mut changed = Vec::new();
-        for service in good {
+        for service in wanted.iter().copied() {
             match self.present_mut(&service.namespace, &service.name) {
+                Some(present) if present.service == *service => present.seen = looks,
+                _ if check(service).is_err() => {}
                 Some(present) => {
                     present.seen = looks;
-                    if present.service != *service {
-                        changed.push(service);
-                    }
+                    changed.push(service);
                 }
                 None => changed.push(service),
             }
@@ -65,14 +61,14 @@ impl Services {
     /// All services, by namespace and name.
     pub fn iter(&self) -> impl Iterator<Item = (ServiceId, &Service)> {
         let all = self.services.values().flat_map(BTreeMap::values);
-        all.map(|it| (it.id, &it.service))
+        all.map(|it| (it.id, &*it.service))
     }
 
     fn present_mut(&mut self, namespace: &str, name: &str) -> Option<&mut Present> {
         self.services.get_mut(namespace)?.get_mut(name)
     }
 
-    fn set(&mut self, service: &Service, builder: &mut ServiceBuilder) {
+    fn set(&mut self, service: &Arc<Service>, builder: &mut ServiceBuilder) {
         let known = self.present_mut(&service.namespace, &service.name);
         let id = known.map(|it| it.id).unwrap_or_else(|| {
             self.next += 1;
@@ -83,7 +79,7 @@ impl Services {
         self.names.insert(id, (namespace.clone(), name.clone()));
         let present = Present {
             id,
-            service: service.clone(),
+            service: Arc::clone(service),
             seen: self.looks,
         };
         let of_namespace = self.services.entry(namespace).or_default();

@@ -96,14 +96,9 @@ pub(super) struct PolicyCompiler {
 impl PolicyObjects {
     /// The table objects.
     pub fn objects(&self) -> impl Iterator<Item = Object> {
-        let identities = self
-            .identities
-            .iter()
-            .map(|o| Object::Identity((**o).clone()));
-        let addresses = self.addresses.iter();
-        let addresses = addresses.map(|o| Object::PolicyAddress((**o).clone()));
-        let endpoints = self.endpoints.iter();
-        let endpoints = endpoints.map(|o| Object::EndpointPolicy((**o).clone()));
+        let identities = self.identities.iter().cloned().map(Object::Identity);
+        let addresses = self.addresses.iter().cloned().map(Object::PolicyAddress);
+        let endpoints = self.endpoints.iter().cloned().map(Object::EndpointPolicy);
         identities.chain(addresses).chain(endpoints)
     }
 }

@@ -103,7 +103,7 @@ struct Entry {
 impl ServiceObjects {
     /// The table objects.
     pub fn objects(&self) -> impl Iterator<Item = Object> {
-        self.services.iter().map(|s| Object::Service((**s).clone()))
+        self.services.iter().cloned().map(Object::Service)
     }
 }
 

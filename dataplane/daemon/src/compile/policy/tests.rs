@@ -82,11 +82,11 @@ impl Rig {
 
 fn objects(selectors: &[u32], rules: Vec<PolicyRule>) -> Vec<Object> {
     vec![
-        Object::Identity(identity(1, &[])),
-        Object::Identity(identity(2, selectors)),
-        Object::PolicyAddress(address("10.0.0.1/32", 1)),
-        Object::PolicyAddress(address("10.0.0.2/32", 2)),
-        Object::EndpointPolicy(endpoint(1, rules)),
+        Object::Identity(identity(1, &[]).into()),
+        Object::Identity(identity(2, selectors).into()),
+        Object::PolicyAddress(address("10.0.0.1/32", 1).into()),
+        Object::PolicyAddress(address("10.0.0.2/32", 2).into()),
+        Object::EndpointPolicy(endpoint(1, rules).into()),
     ]
 }
 
@@ -161,16 +161,19 @@ fn what_contradicts_itself_is_refused_by_name_and_never_in_force() {
         tier: 1,
         ..rule("ingress[1]", ApiVerdict::Allow)
     };
-    let of = |rules| Object::EndpointPolicy(endpoint(1, rules));
+    let of = |rules| Object::EndpointPolicy(endpoint(1, rules).into());
     for (object, words) in [
-        (Object::Identity(identity(0, &[])), "number 0"),
-        (Object::Identity(identity(1, &[2, 1])), "(shop app=1)"),
-        (Object::Identity(identity(1, &[2, 2])), "ascending"),
+        (Object::Identity(identity(0, &[]).into()), "number 0"),
         (
-            Object::PolicyAddress(address("10.0.0.1/8", 1)),
+            Object::Identity(identity(1, &[2, 1]).into()),
+            "(shop app=1)",
+        ),
+        (Object::Identity(identity(1, &[2, 2]).into()), "ascending"),
+        (
+            Object::PolicyAddress(address("10.0.0.1/8", 1).into()),
             "10.0.0.0/8",
         ),
-        (Object::EndpointPolicy(endpoint(0, vec![])), "world"),
+        (Object::EndpointPolicy(endpoint(0, vec![]).into()), "world"),
         (of(vec![ports(None, 1, 2)]), "no protocol"),
         (of(vec![ports(Some(1), 1, 2)]), "protocol 1 has no ports"),
         (of(vec![ports(Some(6), 2, 1)]), "shop/web, ingress[0]"),

@@ -50,18 +50,18 @@ fn backends(builder: &mut ServiceBuilder, address: &str) -> Option<usize> {
 #[test]
 fn services_come_change_and_go_by_name() {
     let (mut services, mut builder) = (Services::default(), ServiceBuilder::default());
-    let web = service("web", "10.96.0.1", &["10.1.0.1", "10.1.0.2"]);
-    let api = service("api", "10.96.0.2", &["10.1.0.3"]);
+    let web = Arc::new(service("web", "10.96.0.1", &["10.1.0.1", "10.1.0.2"]));
+    let api = Arc::new(service("api", "10.96.0.2", &["10.1.0.3"]));
     services.apply(&[&api, &web], &mut builder);
     assert_eq!(backends(&mut builder, "10.96.0.1"), Some(2));
     let ids: Vec<ServiceId> = services.iter().map(|(id, _)| id).collect();
     assert_eq!(services.name(ids[1]), Some(("shop", "web")));
-    let fewer = service("web", "10.96.0.1", &["10.1.0.1"]);
+    let fewer = Arc::new(service("web", "10.96.0.1", &["10.1.0.1"]));
     services.apply(&[&api, &fewer], &mut builder);
     assert_eq!(backends(&mut builder, "10.96.0.1"), Some(1));
     assert_eq!(services.iter().map(|(id, _)| id).collect::<Vec<_>>(), ids);
     // Its address goes to another at the same moment.
-    let next = service("next", "10.96.0.1", &[]);
+    let next = Arc::new(service("next", "10.96.0.1", &[]));
     services.apply(&[&api, &next], &mut builder);
     assert_eq!(backends(&mut builder, "10.96.0.1"), Some(0));
     assert_eq!(services.name(ids[1]), None);
@@ -100,6 +100,6 @@ fn a_service_that_contradicts_itself_is_refused_by_name() {
     let (mut services, mut builder) = (Services::default(), ServiceBuilder::default());
     let mut broken = good.clone();
     broken.frontends[0].backends = vec![9];
-    services.apply(&[&broken], &mut builder);
+    services.apply(&[&Arc::new(broken)], &mut builder);
     assert_eq!(backends(&mut builder, "10.96.0.1"), None);
 }

@@ -2,6 +2,7 @@
 //! the first to the last.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use weft_api::object::Object;
 use weft_api::policy::{
@@ -38,9 +39,15 @@ impl Tables {
         let mut tables = Self::default();
         for object in objects {
             match object {
-                Object::Identity(identity) => tables.identities.push(identity),
-                Object::PolicyAddress(address) => tables.addresses.push(address),
-                Object::EndpointPolicy(endpoint) => tables.endpoints.push(endpoint),
+                Object::Identity(identity) => {
+                    tables.identities.push(Arc::unwrap_or_clone(identity));
+                }
+                Object::PolicyAddress(address) => {
+                    tables.addresses.push(Arc::unwrap_or_clone(address));
+                }
+                Object::EndpointPolicy(endpoint) => {
+                    tables.endpoints.push(Arc::unwrap_or_clone(endpoint));
+                }
                 _ => {}
             }
         }

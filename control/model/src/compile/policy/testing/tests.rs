@@ -19,7 +19,7 @@ fn tables(compiler: &mut Compiler, cluster: &Cluster, store: &mut Store) -> Tabl
     cluster.apply_to(store);
     assert_eq!(store.problems(), [] as [&str; 0]);
     let compiled = compiler.compile(store, &cluster.local);
-    Tables::of(compiled.desired.objects().into_values())
+    Tables::of(compiled.desired.objects())
 }
 
 fn allowed(verdict: Verdict<'_>) -> bool {

@@ -119,7 +119,7 @@ impl Scene {
 
     /// Object and place of the rule that denies it.
     fn denial(&mut self, from: &str, to: &str, traffic: &str) -> Option<String> {
-        let tables = Tables::of(self.compiled().desired.objects().into_values());
+        let tables = Tables::of(self.compiled().desired.objects());
         let packet = packet(from, to, traffic);
         let denied = |verdict| match verdict {
             Verdict::Denied(origin) => Some(format!("{} {}", origin.object, origin.rule)),

@@ -1,7 +1,6 @@
 //! What the control socket changes: ports, tables, steering. One lock around it all; workers never
 //! take it.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -19,6 +18,7 @@ use weft_xsk::{FramePool, PacketSocket, Umem};
 
 use crate::compile::{self, Compiler};
 use crate::config::Tuning;
+use crate::kept_tables::KeptTables;
 use crate::objects::{Effect, ObjectStore};
 use crate::ports::{AttachedPort, Ports, QUEUES_MAX};
 use crate::queue::{Mapped, QUEUE_COUNTERS, Queue};
@@ -42,7 +42,7 @@ pub struct Control {
     /// Where snapshots go.
     pub publisher: Publisher<Snapshot>,
     /// Where the objects are kept for the next start.
-    pub tables_path: PathBuf,
+    pub kept: KeptTables,
     /// Tuning values.
     pub tuning: Tuning,
     /// Start of this process.
@@ -123,11 +123,12 @@ impl Control {
             return Ok(());
         }
         self.publish();
-        self.steer()?;
-        if let Err(error) = self.objects.save(&self.tables_path) {
-            tracing::warn!(path = %self.tables_path.display(), %error, "cannot keep the tables for the next start");
+        // Also where the keeper cannot steer: the journal must not miss a change.
+        if let Err(error) = self.kept.keep(&mut self.objects) {
+            tracing::warn!(path = %self.kept.path().display(), %error, "cannot keep the tables for the next start");
         }
-        Ok(())
+        tracing::debug!(generation = self.objects.generation(), "tables in force");
+        self.steer()
     }
 
     /// Builds the tables from what is known now and hands them to the workers.

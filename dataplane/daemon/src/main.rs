@@ -11,6 +11,7 @@ mod flow_list;
 mod flow_memory;
 mod handoff;
 mod idle;
+mod kept_tables;
 mod lending;
 mod links;
 mod mailbox;

@@ -1,16 +1,9 @@
-//! The table objects in force: staged by a full sync, replaced at its commit, kept on disk for the
-//! next start.
+//! The table objects in force: staged by a full sync, replaced at its commit.
 
-use std::collections::BTreeMap;
-use std::io::{self, Write};
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
 
-use serde::{Deserialize, Serialize};
 use weft_api::envelope::{ApiError, ErrorKind};
 use weft_api::object::{Key, Object};
-
-/// Version of the file; another one is refused.
-const FILE_VERSION: u32 = 1;
 
 /// Most objects held: a cluster of 5,000 nodes has some 15,000; beyond this bound a peer is broken.
 const OBJECTS_MAX: usize = 1 << 20;
@@ -22,18 +15,20 @@ pub struct ObjectStore {
     committed: bool,
     objects: BTreeMap<Key, Object>,
     staged: Option<Staged>,
+    changed: Changed,
+}
+
+/// What changed in force since somebody asked.
+pub enum Changed {
+    /// The objects of these keys came, changed or went.
+    Keys(BTreeSet<Key>),
+    /// Everything was replaced.
+    All,
 }
 
 struct Staged {
     generation: u64,
     objects: BTreeMap<Key, Object>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct File {
-    version: u32,
-    generation: u64,
-    objects: Vec<Object>,
 }
 
 /// Whether the tables must be built anew.
@@ -43,6 +38,20 @@ pub enum Effect {
     None,
     /// What is in force changed.
     Changed,
+}
+
+impl Default for Changed {
+    fn default() -> Self {
+        Self::Keys(BTreeSet::new())
+    }
+}
+
+impl Changed {
+    fn add(&mut self, key: &Key) {
+        if let Self::Keys(keys) = self {
+            keys.insert(key.clone());
+        }
+    }
 }
 
 impl ObjectStore {
@@ -94,7 +103,13 @@ impl ObjectStore {
                 format!("more than {OBJECTS_MAX} table objects; the last ones were refused");
             return Err(ApiError::new(ErrorKind::Exhausted, message));
         }
-        target.extend(objects.into_iter().map(|object| (object.key(), object)));
+        for object in objects {
+            let key = object.key();
+            if effect == Effect::Changed {
+                self.changed.add(&key);
+            }
+            target.insert(key, object);
+        }
         Ok(self.settle(generation, effect))
     }
 
@@ -109,7 +124,9 @@ impl ObjectStore {
             None => (&mut self.objects, Effect::Changed),
         };
         for key in keys {
-            target.remove(key);
+            if target.remove(key).is_some() && effect == Effect::Changed {
+                self.changed.add(key);
+            }
         }
         Ok(self.settle(generation, effect))
     }
@@ -125,6 +142,7 @@ impl ObjectStore {
                 self.objects = staged.objects;
                 self.generation = generation;
                 self.committed = true;
+                self.changed = Changed::All;
                 Ok(Effect::Changed)
             }
             other => {
@@ -153,51 +171,20 @@ impl ObjectStore {
         effect
     }
 
-    /// Writes the objects in force to `path`: to a new file first, then renamed over the old one.
-    ///
-    /// # Errors
-    /// Those of the file system; the old file is then unchanged.
-    pub fn save(&self, path: &Path) -> io::Result<()> {
-        let file = File {
-            version: FILE_VERSION,
-            generation: self.generation,
-            objects: self.objects.values().cloned().collect(),
-        };
-        let fresh = path.with_extension("json.new");
-        let mut out = std::fs::File::create(&fresh)?;
-        out.write_all(&serde_json::to_vec(&file)?)?;
-        std::fs::rename(&fresh, path)
+    /// What changed in force since the last call.
+    pub fn take_changed(&mut self) -> Changed {
+        std::mem::take(&mut self.changed)
     }
 
-    /// The store as it was saved; an empty one when there is no file.
-    ///
-    /// # Errors
-    /// A file that cannot be read, is cut off or has another version.
-    pub fn load(path: &Path) -> io::Result<Self> {
-        let bytes = match std::fs::read(path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
-            Err(error) => return Err(error),
-        };
-        let file: File = serde_json::from_slice(&bytes)?;
-        if file.version != FILE_VERSION {
-            let message = format!(
-                "version {} where this program knows {FILE_VERSION}",
-                file.version
-            );
-            return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+    /// Puts in force what a process before this one had in force.
+    pub fn restore(&mut self, generation: u64, upserts: Vec<Object>, deletes: &[Key]) {
+        self.generation = generation;
+        for key in deletes {
+            self.objects.remove(key);
         }
-        let objects = file
-            .objects
-            .into_iter()
-            .map(|object| (object.key(), object))
-            .collect();
-        Ok(Self {
-            generation: file.generation,
-            committed: false,
-            objects,
-            staged: None,
-        })
+        let upserts = upserts.into_iter();
+        self.objects
+            .extend(upserts.map(|object| (object.key(), object)));
     }
 }
 
@@ -255,25 +242,5 @@ mod tests {
         );
         assert_eq!(store.begin(4).unwrap_err().kind, ErrorKind::Stale);
         assert_eq!(names(&store).len(), 0);
-    }
-
-    #[test]
-    fn objects_survive_in_the_file_and_a_cut_off_file_is_an_error() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("tables.json");
-        assert_eq!(ObjectStore::load(&path).unwrap().generation(), 0);
-        let mut store = ObjectStore::default();
-        store
-            .upsert(7, vec![range("10.1.0.0/16"), range("fd00::/48")])
-            .unwrap();
-        store.save(&path).unwrap();
-        let again = ObjectStore::load(&path).unwrap();
-        assert_eq!(
-            (again.generation(), again.committed(), names(&again)),
-            (7, false, names(&store))
-        );
-        let bytes = std::fs::read(&path).unwrap();
-        std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
-        assert!(ObjectStore::load(&path).is_err());
     }
 }

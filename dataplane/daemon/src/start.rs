@@ -19,6 +19,7 @@ use crate::compile::Compiler;
 use crate::config::{Cli, Tuning};
 use crate::control::{self, Control};
 use crate::flow_memory::Flows;
+use crate::kept_tables::KeptTables;
 use crate::objects::ObjectStore;
 use crate::ports::Ports;
 use crate::queue::Mapped;
@@ -64,9 +65,9 @@ pub fn start(cli: &Cli, tuning: Tuning) -> Result<Control> {
         "frames found"
     );
 
-    let tables_path = run_dir.tables();
-    let objects = ObjectStore::load(&tables_path).unwrap_or_else(|error| {
-        tracing::error!(path = %tables_path.display(), %error, "cannot use the kept tables; denying until the agent's first commit");
+    let mut kept = KeptTables::at(run_dir.tables());
+    let objects = kept.load().unwrap_or_else(|error| {
+        tracing::error!(path = %kept.path().display(), %error, "cannot use the kept tables; denying until the agent's first commit");
         ObjectStore::default()
     });
     let mut compiler = Compiler::default();
@@ -83,7 +84,7 @@ pub fn start(cli: &Cli, tuning: Tuning) -> Result<Control> {
         objects,
         compiler,
         publisher,
-        tables_path,
+        kept,
         tuning,
         started: Instant::now(),
         clock,

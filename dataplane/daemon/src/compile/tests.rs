@@ -6,7 +6,7 @@ use proptest::sample::{Index, select};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::objects::ObjectStore;
+use crate::kept_tables::KeptTables;
 
 /// Addresses of every kind, few enough that objects meet.
 const ADDRESSES: [&str; 9] = [
@@ -73,7 +73,7 @@ fn start_from(bytes: &[u8], compiler: &mut Compiler) -> bool {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("tables.json");
     std::fs::write(&path, bytes).unwrap();
-    let Ok(store) = ObjectStore::load(&path) else {
+    let Ok(store) = KeptTables::at(path).load() else {
         return false;
     };
     let tables = compiler.tables(store.objects(), &Ports::default());

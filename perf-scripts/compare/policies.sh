@@ -58,15 +58,7 @@ has_rules() { # NODE COUNT
 
 weft_lane() { # COUNT
   local name=w$1
-  MANIFESTS=$W/manifests-$name
-  mkdir -p "$MANIFESTS"
-  node "$name-1"
-  namespace "$name-far"
-  wire "$name-1" u0 "$name-far" u0 1500
-  address "$name-1" u0 192.0.2.1/24
-  _weft_node_manifest "$name-1" 1 | manifest nodes.yaml
-  weft_start "$name-1" u0
-  wait_ready "$name-1"
+  weft_alone "$name"
   rules $PODS "$(pod_manifest far bench/o-@pod | sed "s/^---/status: { phase: Running, podIPs: [{ ip: @ip }] }\n---/")" |
     manifest pods.yaml
   (($1 == 0)) || weft_policies "$name" "$1" | manifest policies.yaml

@@ -2,7 +2,8 @@
 #
 #   weft_pair NAME WIRE_MTU     nodes NAME-1 and NAME-2 on a wire without offloads; pods NAME-c and
 #                               NAME-s on node 1, NAME-r on node 2; an outside behind node 1
-#   weft_idle NAME PODS         node NAME-1 alone with that many pods
+#   weft_alone NAME             node NAME-1 alone
+#   weft_idle NAME PODS         the same with that many pods
 #   weft_pids NODE              its keeper, dataplane and agent
 # As in a cluster that cares, every pod is selected by a NetworkPolicy of its own.
 # shellcheck shell=bash
@@ -27,8 +28,8 @@ weft_pair() {
   pod "$name-2" "bench/$name-r"
 }
 
-weft_idle() {
-  local name=$1 i
+weft_alone() {
+  local name=$1
   MANIFESTS=$W/manifests-$name
   mkdir -p "$MANIFESTS"
   node "$name-1"
@@ -38,6 +39,11 @@ weft_idle() {
   _weft_node_manifest "$name-1" 1 | manifest nodes.yaml
   weft_start "$name-1" u0
   wait_ready "$name-1"
+}
+
+weft_idle() {
+  local name=$1 i
+  weft_alone "$name"
   for ((i = 1; i <= $2; i++)); do _weft_policy "$name-p$i"; done | manifest policies.yaml
   for ((i = 1; i <= $2; i++)); do pod_manifest "$name-1" "bench/$name-p$i"; done | manifest pods.yaml
   for ((i = 1; i <= $2; i++)); do pod "$name-1" "bench/$name-p$i"; done

@@ -6,13 +6,15 @@
 )]
 
 use std::hint::black_box;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use ipnet::IpNet;
 use weft_engine::testbed::{self, A, UPLINK, from_four, ip, packet};
 use weft_engine::{
     BATCH_MAX, Batch, Env, FrontendKey, FrontendSpec, Packet, Pipeline, PipelineConfig, PortId,
-    ServiceId, ServiceSpec, Tables, Verdict,
+    Rule, RuleId, RuleVerdict, ServiceId, ServiceSpec, Tables, Verdict,
 };
 use weft_wire::build;
 use weft_wire::{ChecksumField, Protocol};
@@ -231,6 +233,62 @@ fn service_tables(address: &str, backend: &str) -> Tables {
     bed.tables
 }
 
+/// Pods of the cluster the policies are about, each with an identity of its own.
+const POLICY_PODS: u32 = 5_000;
+
+/// Known connections to a pod with ever more policies, and new ones: neither may cost more with their number. Every
+/// policy lets one of the others in on one port, the last the client, and everybody else is kept out.
+fn policy(criterion: &mut Criterion) {
+    for count in [0, 100, 10_000] {
+        let frames = || udp("10.1.1.10", "10.1.1.11", 64, 64);
+        let tables = policy_tables(count);
+        for (what, anew) in [("policy", None), ("policy_new", Some(0))] {
+            let mut bench = Bench::new(A, frames());
+            (bench.tables, bench.anew) = (tables.clone(), anew);
+            measure(criterion, &format!("{what}/{count}"), BATCH_MAX, bench);
+        }
+    }
+}
+
+/// The node's tables with so many policies about pod B.
+fn policy_tables(count: u32) -> Tables {
+    let [client, server] = [POLICY_PODS + 1, POLICY_PODS + 2];
+    let rule = |at: u32| Rule {
+        tier: 1,
+        peer: Some(at % POLICY_PODS),
+        protocol: Some(Protocol::UDP.0),
+        ports: Some((at as u16, at as u16)),
+        verdict: RuleVerdict::Allow,
+        id: RuleId(at + 1),
+    };
+    let any = |peer, verdict| Rule {
+        peer,
+        ports: None,
+        verdict,
+        ..rule(count)
+    };
+    let mut rules: Vec<Rule> = (0..count).map(rule).collect();
+    if count > 0 {
+        rules.push(any(Some(client), RuleVerdict::Allow));
+        rules.push(any(None, RuleVerdict::Deny));
+    }
+    let pods =
+        (0..POLICY_PODS).map(|pod| (pod, IpAddr::from(Ipv4Addr::from_bits(0x0af5_0000 + pod))));
+    let local = [(client, ip("10.1.1.10")), (server, ip("10.1.1.11"))];
+    let mut bed = testbed::Testbed::new();
+    bed.change(|builder| {
+        let policy = builder.policy();
+        for (pod, address) in pods.chain(local) {
+            // 0 is the world's.
+            policy.set_identity(pod + 1, Some(vec![pod]));
+            policy.set_address(IpNet::from(address), Some(pod + 1));
+        }
+        policy.set_rules(client + 1, Vec::new(), Vec::new());
+        policy.set_rules(server + 1, rules, Vec::new());
+    });
+    bed.tables
+}
+
 fn tunnel(criterion: &mut Criterion) {
     let (a4, b4, a6, b6) = ("10.1.1.10", "10.1.2.5", "fd00:1:1::10", "fd00:1:2::5");
     for (name, port, frames) in [
@@ -255,6 +313,6 @@ fn config() -> Criterion {
 criterion_group! {
     name = benches;
     config = config();
-    targets = forward, new, service, tunnel
+    targets = forward, new, service, policy, tunnel
 }
 criterion_main!(benches);

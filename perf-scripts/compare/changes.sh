@@ -39,7 +39,8 @@ services() { # NAME: a file for each service and its endpoints
         n, n / 250, n % 250 + 1, n / 250, n % 250 + 1 >file
       printf "{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {namespace: bench, name: s-%d, labels: " \
         "{kubernetes.io/service-name: s-%d}}, addressType: IPv4, ports: [{port: 8080}], endpoints: [", n, n >file
-      for (i = 1; i <= 10; i++) printf "%s{addresses: [10.245.%d.%d]}", (i > 1 ? ", " : ""), n / 25, n % 25 * 10 + i >file
+      net = int(n / 25)
+      for (i = 1; i <= 10; i++) printf "%s{addresses: [10.%d.%d.%d]}", (i > 1 ? ", " : ""), 245 + net / 250, net % 250, n % 25 * 10 + i >file
       print "]}" >file
       close(file)
     }
@@ -47,7 +48,7 @@ services() { # NAME: a file for each service and its endpoints
 }
 
 # What is changed in file 7.yaml, back and forth.
-declare -A FROM=([pods]='app: o-7}' [services]='10.245.0.71}') TO=([pods]='app: turned}' [services]='10.246.9.71}')
+declare -A FROM=([pods]='app: o-7}' [services]='10.245.0.71]') TO=([pods]='app: turned}' [services]='10.250.9.71]')
 
 answers() { grep -c 'tables changed' "$LOGS/$1.agent.log" || true; }
 

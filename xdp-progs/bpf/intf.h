@@ -16,8 +16,10 @@
 #define WEFT_LOCAL_ADDRESSES_MAX 64
 // Pod prefixes that arrive unencapsulated, per family.
 #define WEFT_ROUTED_PREFIXES_MAX 4096
-// Service addresses that arrive from outside, per family.
+// Addresses that belong to services alone, per family.
 #define WEFT_SERVICE_ADDRESSES_MAX 65536
+// Address, protocol and port of services for clients outside, per family.
+#define WEFT_FRONTENDS_MAX 65536
 
 // How one packet ended: the only key of the verdict counters. Every return of every program has its
 // own; the action that belongs to it is fixed (see Verdict::action in src/verdict.rs).
@@ -31,19 +33,21 @@ enum weft_verdict {
 	WEFT_UPLINK_TOO_BIG = 4,
 	WEFT_UPLINK_ROUTED = 5,
 	WEFT_UPLINK_SERVICE = 6,
+	WEFT_UPLINK_SERVICE_FRAGMENT = 7,
+	WEFT_UPLINK_SERVICE_ERROR = 8,
 	// Uplink program, left to the kernel. It fails open: the node stays reachable.
-	WEFT_PASS_SHORT = 7,
-	WEFT_PASS_VLAN = 8,
-	WEFT_PASS_NOT_IP = 9,
-	WEFT_PASS_BAD_HEADER = 10,
-	WEFT_PASS_NOT_OURS = 11,
-	WEFT_PASS_NODE = 12,
-	WEFT_PASS_FRAGMENT = 13,
-	WEFT_PASS_FOREIGN_VNI = 14,
-	WEFT_PASS_OTHER_QUOTE = 15,
-	WEFT_PASS_UNKNOWN_PORT = 16,
-	WEFT_PASS_NO_SOCKET = 17,
-	WEFT_VERDICTS = 18,
+	WEFT_PASS_SHORT = 9,
+	WEFT_PASS_VLAN = 10,
+	WEFT_PASS_NOT_IP = 11,
+	WEFT_PASS_BAD_HEADER = 12,
+	WEFT_PASS_NOT_OURS = 13,
+	WEFT_PASS_NODE = 14,
+	WEFT_PASS_FRAGMENT = 15,
+	WEFT_PASS_FOREIGN_VNI = 16,
+	WEFT_PASS_OTHER_QUOTE = 17,
+	WEFT_PASS_UNKNOWN_PORT = 18,
+	WEFT_PASS_NO_SOCKET = 19,
+	WEFT_VERDICTS = 20,
 };
 
 // Value of `ports`, keyed by interface index: its sockets are the XSK slots
@@ -71,6 +75,23 @@ struct weft_address6 {
 	__u8 bytes[16];
 };
 _Static_assert(sizeof(struct weft_address6) == 16, "weft_address6");
+
+// Where clients outside the cluster reach a service.
+struct weft_frontend4 {
+	struct weft_address4 address;
+	__be16 port_be;
+	__u8 protocol;
+	__u8 pad;
+};
+_Static_assert(sizeof(struct weft_frontend4) == 8, "weft_frontend4");
+
+struct weft_frontend6 {
+	struct weft_address6 address;
+	__be16 port_be;
+	__u8 protocol;
+	__u8 pad;
+};
+_Static_assert(sizeof(struct weft_frontend6) == 20, "weft_frontend6");
 
 // Keys of the longest prefix match tries: the length comes first (struct bpf_lpm_trie_key).
 struct weft_prefix4 {

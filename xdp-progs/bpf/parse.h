@@ -34,7 +34,20 @@ struct icmp_header {
 };
 #define ICMP4_UNREACHABLE 3
 #define ICMP4_FRAGMENTATION_NEEDED 4
+#define ICMP4_TIME_EXCEEDED 11
+#define ICMP4_PARAMETER_PROBLEM 12
+#define ICMP6_UNREACHABLE 1
 #define ICMP6_PACKET_TOO_BIG 2
+#define ICMP6_PARAMETER_PROBLEM 4
+
+// Of the packet an ICMP error is about, behind its IP header (RFC 792).
+#define QUOTED_UPPER_LEN 8
+
+// TCP, UDP and SCTP begin with these.
+struct transport_ports {
+	__be16 source_be;
+	__be16 destination_be;
+};
 
 // RFC 791: more-fragments flag and offset. Either set makes the packet a fragment.
 #define IPV4_FRAGMENT_MASK 0x3fff
@@ -84,6 +97,11 @@ static __always_inline struct ipv6hdr *take_ipv6(struct cursor *cursor, int *bad
 		return NULL;
 	}
 	return ip;
+}
+
+static __always_inline int has_ports(__u8 protocol)
+{
+	return protocol == IPPROTO_TCP || protocol == IPPROTO_UDP || protocol == IPPROTO_SCTP;
 }
 
 static __always_inline int same_address6(const struct in6_addr *a, const struct in6_addr *b)

@@ -51,7 +51,7 @@ struct {
 	__type(value, __u8);
 } routed6 SEC(".maps");
 
-// Service addresses that are announced from this node.
+// Addresses of services that are none of the node's own: fragments to them are a service's.
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -67,3 +67,20 @@ struct {
 	__type(key, struct weft_address6);
 	__type(value, __u8);
 } services6 SEC(".maps");
+
+// Services for clients outside, each address and port of its own.
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, WEFT_FRONTENDS_MAX);
+	__type(key, struct weft_frontend4);
+	__type(value, __u8);
+} frontends4 SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, WEFT_FRONTENDS_MAX);
+	__type(key, struct weft_frontend6);
+	__type(value, __u8);
+} frontends6 SEC(".maps");

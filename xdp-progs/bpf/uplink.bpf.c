@@ -6,8 +6,10 @@
 // Ours are, for IPv4 and IPv6 alike:
 //  - VXLAN with our VNI to one of our tunnel endpoint addresses;
 //  - "too big" ICMP errors to such an address that quote our own VXLAN: they lower the tunnel's MTU;
-//  - packets to routed pod prefixes and to announced service addresses.
-// A VLAN tag in the frame means another network (the VLAN device has its own program), an outer
+//  - packets to routed pod prefixes;
+//  - packets to an address and port where a service is for clients outside, errors that quote one
+//    from there, and fragments to an address that is of services alone.
+// Everything else to such an address is the kernel's: other ports, pings. A VLAN tag in the frame means another network (the VLAN device has its own program), an outer
 // fragment is the kernel's to reassemble, a foreign VNI is somebody else's overlay.
 #include "maps.h"
 #include "parse.h"
@@ -21,13 +23,13 @@ static __always_inline const struct weft_tunnel *our_tunnel(void)
 	return bpf_map_lookup_elem(&tunnel, &only);
 }
 
-static __always_inline enum weft_verdict vxlan(struct cursor *cursor, const struct udphdr *udp)
+static __always_inline enum weft_verdict vxlan(struct cursor *cursor)
 {
 	const struct weft_tunnel *ours = our_tunnel();
 	const struct vxlan_header *header;
 
-	if (!ours || udp->dest != ours->vxlan_port_be)
-		return WEFT_PASS_NODE;
+	if (!ours || !take(cursor, sizeof(struct udphdr)))
+		return WEFT_PASS_SHORT;
 	header = take(cursor, sizeof(*header));
 	if (!header)
 		return WEFT_PASS_SHORT;
@@ -37,64 +39,98 @@ static __always_inline enum weft_verdict vxlan(struct cursor *cursor, const stru
 	return WEFT_UPLINK_VXLAN;
 }
 
-// The UDP header quoted in an ICMP error: is it our tunnel's?
-static __always_inline enum weft_verdict quoted_udp(struct cursor *cursor)
+static __always_inline int is_tunnel_port(__u8 protocol, __be16 port_be)
 {
 	const struct weft_tunnel *ours = our_tunnel();
-	const struct udphdr *udp = take(cursor, sizeof(*udp));
 
-	if (!udp)
-		return WEFT_PASS_SHORT;
-	if (!ours || udp->dest != ours->vxlan_port_be)
-		return WEFT_PASS_OTHER_QUOTE;
-	return WEFT_UPLINK_TOO_BIG;
+	return ours && protocol == IPPROTO_UDP && port_be == ours->vxlan_port_be;
 }
 
-// RFC 792: the error quotes the offending packet's IP header and its first 8 bytes.
-static __always_inline enum weft_verdict icmp4(struct cursor *cursor, __be32 our_address)
+static __always_inline int is_frontend4(const __be32 *address, __u8 protocol, __be16 port_be)
+{
+	struct weft_frontend4 key = { .port_be = port_be, .protocol = protocol };
+
+	__builtin_memcpy(&key.address, address, sizeof(key.address));
+	return bpf_map_lookup_elem(&frontends4, &key) != NULL;
+}
+
+static __always_inline int is_frontend6(const struct in6_addr *address, __u8 protocol,
+					__be16 port_be)
+{
+	struct weft_frontend6 key = { .port_be = port_be, .protocol = protocol };
+
+	__builtin_memcpy(&key.address, address, sizeof(key.address));
+	return bpf_map_lookup_elem(&frontends6, &key) != NULL;
+}
+
+// RFC 792: the error quotes the offending packet's IP header and its first 8 bytes. Whoever it is
+// addressed to sent that packet: our tunnel, a service, or the node itself.
+static __always_inline enum weft_verdict icmp4(struct cursor *cursor, const struct iphdr *ip,
+					       enum weft_verdict other)
 {
 	const struct icmp_header *icmp = take(cursor, sizeof(*icmp));
+	const struct transport_ports *ports;
 	const struct iphdr *quoted;
-	int bad = 0;
+	int too_big, bad = 0;
 
 	if (!icmp)
 		return WEFT_PASS_SHORT;
-	if (icmp->type != ICMP4_UNREACHABLE || icmp->code != ICMP4_FRAGMENTATION_NEEDED)
-		return WEFT_PASS_NODE;
+	if (icmp->type != ICMP4_UNREACHABLE && icmp->type != ICMP4_TIME_EXCEEDED &&
+	    icmp->type != ICMP4_PARAMETER_PROBLEM)
+		return other;
+	too_big = icmp->type == ICMP4_UNREACHABLE && icmp->code == ICMP4_FRAGMENTATION_NEEDED;
 	quoted = take_ipv4(cursor, &bad);
 	if (!quoted)
 		return bad ? WEFT_PASS_BAD_HEADER : WEFT_PASS_SHORT;
-	if (quoted->saddr != our_address || quoted->protocol != IPPROTO_UDP ||
+	if (quoted->saddr != ip->daddr || !has_ports(quoted->protocol) ||
 	    quoted->frag_off & bpf_htons(IPV4_OFFSET_MASK))
 		return WEFT_PASS_OTHER_QUOTE;
-	return quoted_udp(cursor);
+	ports = take(cursor, QUOTED_UPPER_LEN);
+	if (!ports)
+		return WEFT_PASS_SHORT;
+	if (is_tunnel_port(quoted->protocol, ports->destination_be) && other == WEFT_PASS_NODE)
+		return too_big ? WEFT_UPLINK_TOO_BIG : WEFT_PASS_NODE;
+	if (is_frontend4(&quoted->saddr, quoted->protocol, ports->source_be))
+		return WEFT_UPLINK_SERVICE_ERROR;
+	return WEFT_PASS_OTHER_QUOTE;
 }
 
-// RFC 4443 section 3.2.
-static __always_inline enum weft_verdict icmp6(struct cursor *cursor,
-					       const struct in6_addr *our_address)
+// RFC 4443 section 3: errors are types 1 to 4.
+static __always_inline enum weft_verdict icmp6(struct cursor *cursor, const struct ipv6hdr *ip,
+					       enum weft_verdict other)
 {
 	const struct icmp_header *icmp = take(cursor, sizeof(*icmp));
+	const struct transport_ports *ports;
 	const struct ipv6hdr *quoted;
 	int bad = 0;
 
 	if (!icmp)
 		return WEFT_PASS_SHORT;
-	if (icmp->type != ICMP6_PACKET_TOO_BIG)
-		return WEFT_PASS_NODE;
+	if (icmp->type < ICMP6_UNREACHABLE || icmp->type > ICMP6_PARAMETER_PROBLEM)
+		return other;
 	quoted = take_ipv6(cursor, &bad);
 	if (!quoted)
 		return bad ? WEFT_PASS_BAD_HEADER : WEFT_PASS_SHORT;
-	if (!same_address6(&quoted->saddr, our_address) || quoted->nexthdr != IPPROTO_UDP)
+	if (!same_address6(&quoted->saddr, &ip->daddr) || !has_ports(quoted->nexthdr))
 		return WEFT_PASS_OTHER_QUOTE;
-	return quoted_udp(cursor);
+	ports = take(cursor, QUOTED_UPPER_LEN);
+	if (!ports)
+		return WEFT_PASS_SHORT;
+	if (is_tunnel_port(quoted->nexthdr, ports->destination_be) && other == WEFT_PASS_NODE)
+		return icmp->type == ICMP6_PACKET_TOO_BIG ? WEFT_UPLINK_TOO_BIG : WEFT_PASS_NODE;
+	if (is_frontend6(&quoted->saddr, quoted->nexthdr, ports->source_be))
+		return WEFT_UPLINK_SERVICE_ERROR;
+	return WEFT_PASS_OTHER_QUOTE;
 }
 
+// Fragments to an address of the node are the kernel's, since later ones do not say whose they are.
 static __always_inline enum weft_verdict ipv4(struct cursor *cursor)
 {
-	const struct udphdr *udp;
 	struct weft_prefix4 key = { .prefix_len = 32 };
+	enum weft_verdict other = WEFT_PASS_NODE;
+	const struct transport_ports *ports;
 	const struct iphdr *ip;
+	struct cursor upper;
 	int bad = 0;
 
 	ip = take_ipv4(cursor, &bad);
@@ -104,27 +140,35 @@ static __always_inline enum weft_verdict ipv4(struct cursor *cursor)
 	if (!bpf_map_lookup_elem(&local4, &key.address)) {
 		if (bpf_map_lookup_elem(&routed4, &key))
 			return WEFT_UPLINK_ROUTED;
-		if (bpf_map_lookup_elem(&services4, &key.address))
-			return WEFT_UPLINK_SERVICE;
-		return WEFT_PASS_NOT_OURS;
+		other = WEFT_PASS_NOT_OURS;
 	}
-	if (ip->protocol != IPPROTO_UDP && ip->protocol != IPPROTO_ICMP)
-		return WEFT_PASS_NODE;
-	if (ip->frag_off & bpf_htons(IPV4_FRAGMENT_MASK))
-		return WEFT_PASS_FRAGMENT;
+	if (ip->protocol != IPPROTO_ICMP && !has_ports(ip->protocol))
+		return other;
+	if (ip->frag_off & bpf_htons(IPV4_FRAGMENT_MASK)) {
+		if (bpf_map_lookup_elem(&services4, &key.address))
+			return WEFT_UPLINK_SERVICE_FRAGMENT;
+		return other == WEFT_PASS_NODE ? WEFT_PASS_FRAGMENT : other;
+	}
 	if (ip->protocol == IPPROTO_ICMP)
-		return icmp4(cursor, ip->daddr);
-	udp = take(cursor, sizeof(*udp));
-	if (!udp)
+		return icmp4(cursor, ip, other);
+	upper = *cursor;
+	ports = take(&upper, sizeof(*ports));
+	if (!ports)
 		return WEFT_PASS_SHORT;
-	return vxlan(cursor, udp);
+	if (other == WEFT_PASS_NODE && is_tunnel_port(ip->protocol, ports->destination_be))
+		return vxlan(cursor);
+	if (is_frontend4(&ip->daddr, ip->protocol, ports->destination_be))
+		return WEFT_UPLINK_SERVICE;
+	return other;
 }
 
 static __always_inline enum weft_verdict ipv6(struct cursor *cursor)
 {
-	const struct udphdr *udp;
 	struct weft_prefix6 key = { .prefix_len = 128 };
+	enum weft_verdict other = WEFT_PASS_NODE;
+	const struct transport_ports *ports;
 	const struct ipv6hdr *ip;
+	struct cursor upper;
 	int bad = 0;
 
 	ip = take_ipv6(cursor, &bad);
@@ -134,21 +178,27 @@ static __always_inline enum weft_verdict ipv6(struct cursor *cursor)
 	if (!bpf_map_lookup_elem(&local6, &key.address)) {
 		if (bpf_map_lookup_elem(&routed6, &key))
 			return WEFT_UPLINK_ROUTED;
-		if (bpf_map_lookup_elem(&services6, &key.address))
-			return WEFT_UPLINK_SERVICE;
-		return WEFT_PASS_NOT_OURS;
+		other = WEFT_PASS_NOT_OURS;
 	}
-	if (ip->nexthdr == IPPROTO_FRAGMENT)
-		return WEFT_PASS_FRAGMENT;
+	if (ip->nexthdr == IPPROTO_FRAGMENT) {
+		if (bpf_map_lookup_elem(&services6, &key.address))
+			return WEFT_UPLINK_SERVICE_FRAGMENT;
+		return other == WEFT_PASS_NODE ? WEFT_PASS_FRAGMENT : other;
+	}
 	if (ip->nexthdr == IPPROTO_ICMPV6)
-		return icmp6(cursor, &ip->daddr);
+		return icmp6(cursor, ip, other);
 	// No tunnel endpoint sends extension headers; whatever has them is the node's.
-	if (ip->nexthdr != IPPROTO_UDP)
-		return WEFT_PASS_NODE;
-	udp = take(cursor, sizeof(*udp));
-	if (!udp)
+	if (!has_ports(ip->nexthdr))
+		return other;
+	upper = *cursor;
+	ports = take(&upper, sizeof(*ports));
+	if (!ports)
 		return WEFT_PASS_SHORT;
-	return vxlan(cursor, udp);
+	if (other == WEFT_PASS_NODE && is_tunnel_port(ip->nexthdr, ports->destination_be))
+		return vxlan(cursor);
+	if (is_frontend6(&ip->daddr, ip->nexthdr, ports->destination_be))
+		return WEFT_UPLINK_SERVICE;
+	return other;
 }
 
 static __always_inline enum weft_verdict classify(struct xdp_md *ctx)
@@ -186,7 +236,7 @@ int weft_uplink(struct xdp_md *ctx)
 		.fallback = XDP_PASS,
 	};
 
-	if (verdict > WEFT_UPLINK_SERVICE) {
+	if (verdict > WEFT_UPLINK_SERVICE_ERROR) {
 		count(verdict);
 		return XDP_PASS;
 	}

@@ -13,8 +13,10 @@ pub const PORTS_MAX: u32 = 1024;
 pub const LOCAL_ADDRESSES_MAX: usize = 64;
 /// Routed pod prefixes per family (`WEFT_ROUTED_PREFIXES_MAX`).
 pub const ROUTED_PREFIXES_MAX: usize = 4096;
-/// Service addresses per family (`WEFT_SERVICE_ADDRESSES_MAX`).
+/// Addresses of services alone per family (`WEFT_SERVICE_ADDRESSES_MAX`).
 pub const SERVICE_ADDRESSES_MAX: usize = 65_536;
+/// Services' addresses and ports per family (`WEFT_FRONTENDS_MAX`).
+pub const FRONTENDS_MAX: usize = 65_536;
 
 /// `struct weft_port`: the slots of an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -56,6 +58,34 @@ pub struct WeftAddress4 {
 pub struct WeftAddress6 {
     /// Network order.
     pub bytes: [u8; 16],
+}
+
+/// `struct weft_frontend4`: where clients outside reach a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct WeftFrontend4 {
+    /// The address.
+    pub address: WeftAddress4,
+    /// The port, network order.
+    pub port_be: U16,
+    /// IP protocol.
+    pub protocol: u8,
+    /// Always 0.
+    pub pad: u8,
+}
+
+/// `struct weft_frontend6`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct WeftFrontend6 {
+    /// The address.
+    pub address: WeftAddress6,
+    /// The port, network order.
+    pub port_be: U16,
+    /// IP protocol.
+    pub protocol: u8,
+    /// Always 0.
+    pub pad: u8,
 }
 
 /// `struct weft_prefix4`: key of a longest prefix match trie.

@@ -29,5 +29,5 @@ pub use error::Error;
 pub use link::{XdpLink, XdpMode};
 pub use load::{PIN_NAMES, Program, Programs, SlotRange};
 pub use run::{ReceivedOn, RunResult};
-pub use steering::Steering;
+pub use steering::{Frontend, Steering};
 pub use verdict::{Action, Verdict};

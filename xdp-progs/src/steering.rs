@@ -10,12 +10,23 @@ use zerocopy::{Immutable, IntoBytes};
 
 use crate::Error;
 use crate::intf::{
-    LOCAL_ADDRESSES_MAX, ROUTED_PREFIXES_MAX, SERVICE_ADDRESSES_MAX, WeftAddress4, WeftAddress6,
-    WeftPrefix4, WeftPrefix6, WeftTunnel,
+    FRONTENDS_MAX, LOCAL_ADDRESSES_MAX, ROUTED_PREFIXES_MAX, SERVICE_ADDRESSES_MAX, WeftAddress4,
+    WeftAddress6, WeftFrontend4, WeftFrontend6, WeftPrefix4, WeftPrefix6, WeftTunnel,
 };
 
 /// VNIs are 24 bits (RFC 7348 section 5).
 const VNI_MAX: u32 = (1 << 24) - 1;
+
+/// Where clients outside the cluster reach a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Frontend {
+    /// The address.
+    pub address: IpAddr,
+    /// IP protocol: TCP, UDP or SCTP.
+    pub protocol: u8,
+    /// The port, host order.
+    pub port: u16,
+}
 
 /// Whole steering state of a node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,8 +39,10 @@ pub struct Steering {
     pub vxlan_port: u16,
     /// Pod prefixes that arrive unencapsulated.
     pub routed_prefixes: Vec<IpNet>,
-    /// Service addresses that arrive from outside.
+    /// Addresses of services that are none of the node's own: fragments to them are taken.
     pub service_addresses: Vec<IpAddr>,
+    /// Services for clients outside.
+    pub frontends: Vec<Frontend>,
 }
 
 impl Steering {
@@ -45,7 +58,13 @@ impl Steering {
                 "tunnel endpoint addresses without a VXLAN port".to_owned(),
             ));
         }
+        let of_family = |v4: bool| {
+            let frontends = self.frontends.iter();
+            frontends.filter(|it| it.address.is_ipv4() == v4).count()
+        };
         let sizes = [
+            ("IPv4 services", of_family(true), FRONTENDS_MAX),
+            ("IPv6 services", of_family(false), FRONTENDS_MAX),
             (
                 "tunnel endpoint addresses",
                 self.local_addresses.len(),
@@ -75,6 +94,7 @@ pub(crate) struct SteeringMaps {
     local: [MapHandle; 2],
     routed: [MapHandle; 2],
     services: [MapHandle; 2],
+    frontends: [MapHandle; 2],
     installed: Steering,
 }
 
@@ -88,6 +108,7 @@ impl SteeringMaps {
             local: [map("local4")?, map("local6")?],
             routed: [map("routed4")?, map("routed6")?],
             services: [map("services4")?, map("services6")?],
+            frontends: [map("frontends4")?, map("frontends6")?],
             installed: Steering::default(),
         })
     }
@@ -116,6 +137,9 @@ impl SteeringMaps {
         for address in missing(&old.service_addresses, &wanted.service_addresses) {
             set_address(&self.services, address, true)?;
         }
+        for frontend in missing(&old.frontends, &wanted.frontends) {
+            set_frontend(&self.frontends, frontend, true)?;
+        }
         self.set_tunnel(wanted)?;
         for address in missing(&wanted.local_addresses, &old.local_addresses) {
             set_address(&self.local, address, false)?;
@@ -125,6 +149,9 @@ impl SteeringMaps {
         }
         for address in missing(&wanted.service_addresses, &old.service_addresses) {
             set_address(&self.services, address, false)?;
+        }
+        for frontend in missing(&wanted.frontends, &old.frontends) {
+            set_frontend(&self.frontends, frontend, false)?;
         }
         Ok(())
     }
@@ -151,6 +178,44 @@ fn set_address(maps: &[MapHandle; 2], address: IpAddr, present: bool) -> Result<
     }
     .map_err(|source| Error::Map {
         doing: format!("steer address {address}"),
+        source,
+    })
+}
+
+fn set_frontend(
+    maps: &[MapHandle; 2],
+    Frontend {
+        address,
+        protocol,
+        port,
+    }: Frontend,
+    present: bool,
+) -> Result<(), Error> {
+    let (port_be, pad) = (port.into(), 0);
+    match address {
+        IpAddr::V4(v4) => {
+            let address = v4.into();
+            let key = WeftFrontend4 {
+                address,
+                port_be,
+                protocol,
+                pad,
+            };
+            set(&maps[0], &key, present)
+        }
+        IpAddr::V6(v6) => {
+            let address = v6.into();
+            let key = WeftFrontend6 {
+                address,
+                port_be,
+                protocol,
+                pad,
+            };
+            set(&maps[1], &key, present)
+        }
+    }
+    .map_err(|source| Error::Map {
+        doing: format!("steer port {port} of {address}, protocol {protocol}"),
         source,
     })
 }
@@ -194,5 +259,6 @@ fn union(mut old: Steering, wanted: &Steering) -> Steering {
     old.local_addresses.extend(&wanted.local_addresses);
     old.routed_prefixes.extend(&wanted.routed_prefixes);
     old.service_addresses.extend(&wanted.service_addresses);
+    old.frontends.extend(&wanted.frontends);
     old
 }

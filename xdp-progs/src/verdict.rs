@@ -39,35 +39,39 @@ pub enum Verdict {
     UplinkTooBig = 4,
     /// Uplink: to a routed pod prefix.
     UplinkRouted = 5,
-    /// Uplink: to a service address.
+    /// Uplink: to a service.
     UplinkService = 6,
+    /// Uplink: a fragment to an address of services.
+    UplinkServiceFragment = 7,
+    /// Uplink: an ICMP error about what a service sent.
+    UplinkServiceError = 8,
     /// Uplink: the frame ends inside a header we must read.
-    PassShort = 7,
+    PassShort = 9,
     /// Uplink: carries a VLAN tag.
-    PassVlan = 8,
+    PassVlan = 10,
     /// Uplink: neither IPv4 nor IPv6.
-    PassNotIp = 9,
+    PassNotIp = 11,
     /// Uplink: version or header length make no sense.
-    PassBadHeader = 10,
-    /// Uplink: to an address that is none of ours.
-    PassNotOurs = 11,
+    PassBadHeader = 12,
+    /// Uplink: to an address that is none of ours, or a port there that is none.
+    PassNotOurs = 13,
     /// Uplink: to the node itself.
-    PassNode = 12,
+    PassNode = 14,
     /// Uplink: a fragment to the node itself.
-    PassFragment = 13,
+    PassFragment = 15,
     /// Uplink: VXLAN of another network.
-    PassForeignVni = 14,
+    PassForeignVni = 16,
     /// Uplink: an ICMP error about somebody else's packet.
-    PassOtherQuote = 15,
+    PassOtherQuote = 17,
     /// Uplink: ours, but the interface is in no table of ours.
-    PassUnknownPort = 16,
+    PassUnknownPort = 18,
     /// Uplink: ours, but nobody holds a socket for this queue.
-    PassNoSocket = 17,
+    PassNoSocket = 19,
 }
 
 impl Verdict {
     /// Every verdict, in the order of its number.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::PodTaken,
         Self::PodUnknownPort,
         Self::PodNoSocket,
@@ -75,6 +79,8 @@ impl Verdict {
         Self::UplinkTooBig,
         Self::UplinkRouted,
         Self::UplinkService,
+        Self::UplinkServiceFragment,
+        Self::UplinkServiceError,
         Self::PassShort,
         Self::PassVlan,
         Self::PassNotIp,
@@ -98,6 +104,8 @@ impl Verdict {
             Self::UplinkTooBig => "uplink-too-big",
             Self::UplinkRouted => "uplink-routed",
             Self::UplinkService => "uplink-service",
+            Self::UplinkServiceFragment => "uplink-service-fragment",
+            Self::UplinkServiceError => "uplink-service-error",
             Self::PassShort => "pass-short",
             Self::PassVlan => "pass-vlan",
             Self::PassNotIp => "pass-not-ip",
@@ -121,7 +129,9 @@ impl Verdict {
             Self::UplinkVxlan => "Uplink: VXLAN with our VNI to our address",
             Self::UplinkTooBig => "Uplink: an ICMP error says that our tunnel's packet was too big",
             Self::UplinkRouted => "Uplink: to a routed pod prefix",
-            Self::UplinkService => "Uplink: to a service address",
+            Self::UplinkService => "Uplink: to a service",
+            Self::UplinkServiceFragment => "Uplink: a fragment to an address of services",
+            Self::UplinkServiceError => "Uplink: an ICMP error about what a service sent",
             Self::PassShort => "Uplink: the frame ends inside a header we must read",
             Self::PassVlan => "Uplink: carries a VLAN tag",
             Self::PassNotIp => "Uplink: neither IPv4 nor IPv6",
@@ -143,7 +153,9 @@ impl Verdict {
             | Self::UplinkVxlan
             | Self::UplinkTooBig
             | Self::UplinkRouted
-            | Self::UplinkService => Action::Redirect,
+            | Self::UplinkService
+            | Self::UplinkServiceFragment
+            | Self::UplinkServiceError => Action::Redirect,
             Self::PodUnknownPort | Self::PodNoSocket => Action::Drop,
             _ => Action::Pass,
         }

@@ -14,8 +14,9 @@ use libbpf_rs::btf::types::{Enum, MemberAttr, Struct};
 use libbpf_rs::btf::{Btf, BtfType};
 use weft_xdp_progs::Verdict;
 use weft_xdp_progs::intf::{
-    LOCAL_ADDRESSES_MAX, PORTS_MAX, ROUTED_PREFIXES_MAX, SERVICE_ADDRESSES_MAX, SLOTS_MAX,
-    WeftAddress4, WeftAddress6, WeftPort, WeftPrefix4, WeftPrefix6, WeftTunnel,
+    FRONTENDS_MAX, LOCAL_ADDRESSES_MAX, PORTS_MAX, ROUTED_PREFIXES_MAX, SERVICE_ADDRESSES_MAX,
+    SLOTS_MAX, WeftAddress4, WeftAddress6, WeftFrontend4, WeftFrontend6, WeftPort, WeftPrefix4,
+    WeftPrefix6, WeftTunnel,
 };
 
 const OBJECTS: [&str; 2] = [
@@ -52,6 +53,24 @@ fn twins() -> Vec<(&'static str, Layout)> {
         ),
         ("weft_address4", layout_of!(WeftAddress4 { bytes })),
         ("weft_address6", layout_of!(WeftAddress6 { bytes })),
+        (
+            "weft_frontend4",
+            layout_of!(WeftFrontend4 {
+                address,
+                port_be,
+                protocol,
+                pad
+            }),
+        ),
+        (
+            "weft_frontend6",
+            layout_of!(WeftFrontend6 {
+                address,
+                port_be,
+                protocol,
+                pad
+            }),
+        ),
         (
             "weft_prefix4",
             layout_of!(WeftPrefix4 {
@@ -169,6 +188,8 @@ fn the_maps_are_as_large_as_the_limits_say() {
         ("routed6", ROUTED_PREFIXES_MAX),
         ("services4", SERVICE_ADDRESSES_MAX),
         ("services6", SERVICE_ADDRESSES_MAX),
+        ("frontends4", FRONTENDS_MAX),
+        ("frontends6", FRONTENDS_MAX),
     ]);
     for object in OBJECTS {
         let object = ObjectBuilder::default().open_file(object).unwrap();

@@ -11,12 +11,12 @@ mod common;
 #[path = "common/packets.rs"]
 mod packets;
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 
 use packets::*;
 
-use weft_xdp_progs::{Program, Programs, ReceivedOn, SlotRange, Steering, Verdict};
+use weft_xdp_progs::{Frontend, Program, Programs, ReceivedOn, SlotRange, Steering, Verdict};
 
 // ---- pod program
 
@@ -200,20 +200,111 @@ fn routed_pod_prefixes_are_taken_whatever_the_protocol() {
     );
 }
 
+/// Service and node port, with the frame's bytes of either family.
+fn to_service(family: Family, to_node: bool, protocol: u8, port: u16) -> Vec<u8> {
+    let mut frame = match (family, to_node) {
+        (V4, true) => udp4(STRANGER4, US4, port, &[0; 64]),
+        (V4, false) => udp4(STRANGER4, SERVICE4, port, &[0; 64]),
+        (V6, true) => udp6(STRANGER6, US6, port, &[0; 64]),
+        (V6, false) => udp6(STRANGER6, SERVICE6, port, &[0; 64]),
+    };
+    // The ports are in the same place of all three protocols.
+    frame[14 + if family == V4 { 9 } else { 6 }] = protocol;
+    frame
+}
+
 #[test]
-fn service_addresses_are_taken() {
+fn packets_to_a_service_are_taken_by_address_protocol_and_port() {
     let node = Node::new(1);
+    for family in [V4, V6] {
+        for protocol in [TCP, UDP, SCTP] {
+            let taken = |to_node, port, verdict| {
+                let frame = to_service(family, to_node, protocol, port);
+                node.expect(Program::Uplink, 0, &frame, verdict);
+            };
+            taken(false, 80, Verdict::UplinkService);
+            taken(true, NODE_PORT, Verdict::UplinkService);
+            taken(false, 443, Verdict::PassNotOurs);
+            taken(false, NODE_PORT, Verdict::PassNotOurs);
+            taken(true, 80, Verdict::PassNode);
+            taken(true, 22, Verdict::PassNode);
+        }
+        // Another protocol has no ports, whatever is in their place.
+        let other = to_service(family, true, 47, NODE_PORT);
+        node.expect(Program::Uplink, 0, &other, Verdict::PassNode);
+    }
+}
+
+#[test]
+fn fragments_are_taken_where_the_address_is_of_services_alone() {
+    let node = Node::new(1);
+    for (offset, more) in [(0, true), (185, false)] {
+        let frame = fragment4(STRANGER4, SERVICE4, offset, more);
+        node.expect(Program::Uplink, 0, &frame, Verdict::UplinkServiceFragment);
+        let frame = fragment4(STRANGER4, US4, offset, more);
+        node.expect(Program::Uplink, 0, &frame, Verdict::PassFragment);
+        let frame = fragment4(STRANGER4, PEER4, offset, more);
+        node.expect(Program::Uplink, 0, &frame, Verdict::PassNotOurs);
+    }
+    let frame = fragment6(STRANGER6, SERVICE6);
+    node.expect(Program::Uplink, 0, &frame, Verdict::UplinkServiceFragment);
+}
+
+#[test]
+fn errors_about_what_a_service_sent_are_taken_and_others_pass() {
+    let node = Node::new(1);
+    for family in [V4, V6] {
+        let icmp = 14 + family.ip_len();
+        let kinds: &[u8] = if family == V4 {
+            &[3, 11, 12]
+        } else {
+            &[1, 2, 3, 4]
+        };
+        for kind in kinds {
+            let about = |source_port: u16| {
+                let mut quote = family.quote(family.us(), 40_000);
+                let ports = family.ip_len();
+                quote[ports..ports + 2].copy_from_slice(&source_port.to_be_bytes());
+                let mut frame = family.too_big(&quote);
+                frame[icmp] = *kind;
+                frame
+            };
+            let error = Verdict::UplinkServiceError;
+            node.expect(Program::Uplink, 0, &about(NODE_PORT), error);
+            node.expect(Program::Uplink, 0, &about(22), Verdict::PassOtherQuote);
+        }
+    }
+    // Addressed to us, but about what somebody else sent.
+    let mut quote = V4.quote(V4.peer(), 40_000);
+    quote[20..22].copy_from_slice(&NODE_PORT.to_be_bytes());
+    let frame = V4.too_big(&quote);
+    node.expect(Program::Uplink, 0, &frame, Verdict::PassOtherQuote);
+}
+
+#[test]
+fn a_ping_of_a_service_passes() {
+    let node = Node::new(1);
+    let mut frame = V4.echo();
+    frame[30..34].copy_from_slice(&SERVICE4);
+    node.expect(Program::Uplink, 0, &frame, Verdict::PassNotOurs);
+}
+
+#[test]
+fn the_tunnel_comes_before_a_service_on_its_port() {
+    let mut node = Node::new(1);
+    let mut steering = steering();
+    steering.frontends.push(Frontend {
+        address: Ipv4Addr::from(US4).into(),
+        protocol: UDP,
+        port: VXLAN_PORT,
+    });
+    node.programs.steer(&steering).unwrap();
+    node.expect(Program::Uplink, 0, &V4.vxlan(VNI), Verdict::UplinkVxlan);
     node.expect(
         Program::Uplink,
         0,
-        &udp4(STRANGER4, SERVICE4, 80, &[]),
-        Verdict::UplinkService,
-    );
-    node.expect(
-        Program::Uplink,
-        0,
-        &udp6(STRANGER6, SERVICE6, 80, &[]),
-        Verdict::UplinkService,
+        &V4.vxlan(VNI + 1),
+        Verdict::PassForeignVni,
     );
 }
 
@@ -444,7 +535,12 @@ fn a_new_steering_replaces_the_old_one() {
         vni: 9,
         vxlan_port: 8472,
         routed_prefixes: vec!["10.65.0.0/24".parse().unwrap()],
-        service_addresses: vec![Ipv6Addr::from(STRANGER6).into()],
+        service_addresses: vec![],
+        frontends: vec![Frontend {
+            address: Ipv6Addr::from(STRANGER6).into(),
+            protocol: UDP,
+            port: 53,
+        }],
     };
     node.programs.steer(&changed).unwrap();
     node.programs.steer(&changed).unwrap();
@@ -534,6 +630,39 @@ fn slots_beyond_the_last_one_are_refused() {
 
 const BASE_SLOT: u32 = 40;
 
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+const SCTP: u8 = 132;
+const NODE_PORT: u16 = 30_080;
+
+fn steering() -> Steering {
+    let services = [
+        (IpAddr::from(US4), NODE_PORT),
+        (IpAddr::from(US6), NODE_PORT),
+        (IpAddr::from(SERVICE4), 80),
+        (IpAddr::from(SERVICE6), 80),
+    ];
+    let frontend = |(address, port), protocol| Frontend {
+        address,
+        protocol,
+        port,
+    };
+    Steering {
+        local_addresses: vec![Ipv4Addr::from(US4).into(), Ipv6Addr::from(US6).into()],
+        vni: VNI,
+        vxlan_port: VXLAN_PORT,
+        routed_prefixes: vec![
+            "10.64.0.0/16".parse().unwrap(),
+            "fd00:64::/32".parse().unwrap(),
+        ],
+        service_addresses: vec![SERVICE4.into(), SERVICE6.into()],
+        frontends: services
+            .into_iter()
+            .flat_map(|it| [TCP, UDP, SCTP].map(|protocol| frontend(it, protocol)))
+            .collect(),
+    }
+}
+
 /// Programs loaded for a four-queue interface with a socket on each of `queues`.
 struct Node {
     programs: Programs,
@@ -561,20 +690,7 @@ impl Node {
                 .set_slot(BASE_SLOT + queue, socket.as_fd())
                 .unwrap();
         }
-        let steering = Steering {
-            local_addresses: vec![Ipv4Addr::from(US4).into(), Ipv6Addr::from(US6).into()],
-            vni: VNI,
-            vxlan_port: VXLAN_PORT,
-            routed_prefixes: vec![
-                "10.64.0.0/16".parse().unwrap(),
-                "fd00:64::/32".parse().unwrap(),
-            ],
-            service_addresses: vec![
-                Ipv4Addr::from(SERVICE4).into(),
-                Ipv6Addr::from(SERVICE6).into(),
-            ],
-        };
-        programs.steer(&steering).unwrap();
+        programs.steer(&steering()).unwrap();
         Self {
             programs,
             ifindex,

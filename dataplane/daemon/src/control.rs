@@ -8,11 +8,11 @@ use anyhow::Context;
 use weft_api::PortName;
 use weft_api::dataplane::{Hello, PortAttached, PortKind, PortSpec, PortStatus};
 use weft_api::envelope::{ApiError, ErrorKind};
-use weft_api::object::{Key, LocalNode, Object};
+use weft_api::object::{Key, Object};
 use weft_engine::PortId;
 use weft_engine::trace::Bench;
 use weft_keeper::client::{ClientError, KeeperClient, Port};
-use weft_keeper::protocol::{BindRequest, Steering};
+use weft_keeper::protocol::BindRequest;
 use weft_snapshot::{Publisher, SharedCounters};
 use weft_xsk::{FramePool, PacketSocket, Umem};
 
@@ -23,6 +23,7 @@ use crate::objects::{Effect, ObjectStore};
 use crate::ports::{AttachedPort, Ports, QUEUES_MAX};
 use crate::queue::{Mapped, QUEUE_COUNTERS, Queue};
 use crate::snapshot::{Home, Snapshot};
+use crate::steering::Steered;
 use crate::workers::{Unresponsive, Workers};
 
 /// The control side of the dataplane.
@@ -52,7 +53,7 @@ pub struct Control {
     /// Where packets are traced; made by the first that asks.
     pub trace_bench: Option<Bench>,
     /// What the keeper steers now.
-    pub steering: Steering,
+    pub steered: Steered,
 }
 
 fn keeper_failed(error: &ClientError) -> ApiError {
@@ -160,12 +161,12 @@ impl Control {
             Object::LocalNode(node) => Some(node),
             _ => None,
         });
-        let wanted = node.map(steering).unwrap_or_default();
-        if wanted != self.steering {
+        let services = self.compiler.services();
+        if let Some(wanted) = self.steered.wanted(node, services) {
             self.keeper
                 .steer(&wanted)
                 .map_err(|error| keeper_failed(&error))?;
-            self.steering = wanted;
+            self.steered.told(node, services);
         }
         Ok(())
     }
@@ -401,17 +402,6 @@ pub fn map(
         },
         mapped,
     ))
-}
-
-/// What the uplinks take for this node.
-fn steering(node: &LocalNode) -> Steering {
-    let first = |v4: bool| node.addresses.iter().find(|a| a.is_ipv4() == v4).copied();
-    Steering {
-        local_addresses: [first(true), first(false)].into_iter().flatten().collect(),
-        vni: node.vni,
-        vxlan_port: node.vxlan_port,
-        ..Steering::default()
-    }
 }
 
 fn encode(spec: &PortSpec) -> Result<serde_json::Value, ApiError> {

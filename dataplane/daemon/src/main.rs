@@ -26,6 +26,7 @@ mod service_list;
 mod snapshot;
 mod start;
 mod status;
+mod steering;
 mod tap;
 mod trace;
 mod verdict_ring;

@@ -11,7 +11,6 @@ use weft_api::dataplane::{Feature, PortKind, PortSpec};
 use weft_api::paths::RunDir;
 use weft_api::{MacAddr, PortName};
 use weft_keeper::client::KeeperClient;
-use weft_keeper::protocol::Steering;
 use weft_snapshot::Publisher;
 use weft_xsk::{FramePool, Umem};
 
@@ -24,6 +23,7 @@ use crate::objects::ObjectStore;
 use crate::ports::Ports;
 use crate::queue::Mapped;
 use crate::snapshot::Snapshot;
+use crate::steering::Steered;
 use crate::workers::Workers;
 
 /// How long a keeper that starts beside us may take.
@@ -89,7 +89,7 @@ pub fn start(cli: &Cli, tuning: Tuning) -> Result<Control> {
         started: Instant::now(),
         clock,
         trace_bench: None,
-        steering: Steering::default(),
+        steered: Steered::default(),
     };
     for (id, queues) in queues {
         control.serve(id, queues).map_err(|error| anyhow!(error))?;

@@ -60,7 +60,7 @@ drop_reasons! {
     // Decapsulation.
     UnderlayUnexpected = "underlay-unexpected", "An underlay packet that is neither VXLAN to this node nor an ICMP error about our VXLAN.";
     VtepUnknown = "vtep-unknown", "VXLAN from an address that is no node of the cluster.";
-    OuterFragment = "outer-fragment", "The outer packet is a fragment; the tunnel's packets are never fragmented.";
+    OuterFragment = "outer-fragment", "A fragment to this node itself; the tunnel's packets are never fragmented.";
     OuterChecksum = "outer-checksum", "The outer UDP checksum is wrong, or absent on IPv6.";
     VxlanMalformed = "vxlan-malformed", "The VXLAN header has no valid network identifier or no inner frame behind it.";
     VniForeign = "vni-foreign", "The network identifier is not the cluster's.";
@@ -73,6 +73,7 @@ drop_reasons! {
     SourceMac = "source-mac", "The frame's source MAC is not the port's.";
     SourceAddress = "source-address", "The source address is not one of the port's.";
     NodeSource = "node-source", "The node's own stack sent a packet with a pod's address as source.";
+    OutsideSource = "outside-source", "A client outside the cluster has an address of the cluster or of this link as source.";
     VtepPort = "vtep-port", "UDP from a pod to a node's VXLAN port, which could forge tunnel packets.";
 
     // The gateway's own traffic.

@@ -39,7 +39,7 @@ thread_local! {
     static TESTBED: RefCell<Testbed> = RefCell::new(with_services(Testbed::with_flows(FLOWS)));
 }
 
-/// A service of each family, port 80 of TCP, UDP and SCTP, which pod A, pod B and a pod far away answer.
+/// A service of each family, port 80 of TCP, UDP and SCTP, also of the node's addresses, which pod A, pod B and a pod far away answer.
 fn with_services(mut bed: Testbed) -> Testbed {
     let services = [
         ("10.96.0.10", ["10.1.1.10", "10.1.1.11", "10.1.2.20"]),
@@ -49,12 +49,16 @@ fn with_services(mut bed: Testbed) -> Testbed {
         ),
     ];
     for (number, (address, backends)) in services.into_iter().enumerate() {
-        let frontend = |protocol: Protocol| FrontendSpec {
+        let inside = FrontendKey {
+            address: ip(address),
+            protocol: 0,
+            port: 80,
+        };
+        let frontend = |key: FrontendKey, protocol: Protocol| FrontendSpec {
             inside_backends: None,
             key: FrontendKey {
-                address: ip(address),
                 protocol: protocol.0,
-                port: 80,
+                ..key
             },
             keeps_source: false,
             drops: false,
@@ -64,8 +68,9 @@ fn with_services(mut bed: Testbed) -> Testbed {
         let spec = ServiceSpec {
             backends: backends.map(|it| (ip(it), 8080)).into(),
             frontends: [Protocol::TCP, Protocol::UDP, Protocol::SCTP]
-                .map(frontend)
-                .into(),
+                .into_iter()
+                .flat_map(|it| [frontend(inside, it), frontend(inside.of_node(), it)])
+                .collect(),
             ..ServiceSpec::default()
         };
         let id = ServiceId(number as u32);

@@ -82,6 +82,8 @@ fn source(packet: &Packet, context: &Context<'_>) -> Option<IpAddr> {
     let node = context.node;
     match (packet.rx_kind, packet.headers.network) {
         (PortKind::Node, _) => Some(packet.headers.destination),
+        // Outside nobody knows weft0's address.
+        (PortKind::Uplink, _) if packet.outside.is_some() => Some(packet.headers.destination),
         (_, Network::V4) => node.node_port4.map(IpAddr::V4),
         (_, Network::V6) => node.node_port6.map(IpAddr::V6),
         _ => None,
@@ -110,6 +112,7 @@ fn build(
         rx: packet.rx,
         rx_kind: packet.rx_kind,
         origin: Origin::Built,
+        outside: packet.outside,
         ..Packet::default()
     };
     let fits = written.is_ok_and(|len| frame.set_len(len).is_ok());

@@ -28,6 +28,7 @@ pub mod encap;
 #[doc(hidden)]
 pub mod fuzz;
 mod icmp;
+mod outside;
 pub mod packet;
 pub mod pipeline;
 mod pmtu;
@@ -44,7 +45,9 @@ pub use batch::{BATCH_FRAMES_MAX, BATCH_MAX, BORN_MAX, Batch};
 pub use builder::{PORTS_MAX, REMOTES_MAX, RangeKind, TableError, TablesBuilder};
 pub use counters::{Counters, Outcome, Stage};
 pub use drop_reason::DropReason;
-pub use packet::{Checksum, Egress, Network, Origin, Packet, PortId, PortKind, RemoteId, Verdict};
+pub use packet::{
+    Checksum, Egress, Network, NextHop, Origin, Packet, PortId, PortKind, RemoteId, Verdict,
+};
 pub use pipeline::{Env, FLOWS_DEFAULT, Pipeline, PipelineConfig};
 pub use pmtu::PmtuReport;
 pub use table::fib::{Fib, Route};

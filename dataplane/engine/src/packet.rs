@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::ops::Range;
 
-use weft_wire::{ChecksumField, Fragment, Protocol, TcpFlags};
+use weft_wire::{ChecksumField, Fragment, MacAddr, Protocol, TcpFlags};
 use weft_xsk::{FrameChain, Gso};
 
 use crate::drop_reason::DropReason;
@@ -32,6 +32,15 @@ impl RemoteId {
     pub const fn index(self) -> usize {
         self.0 as usize
     }
+}
+
+/// A neighbour on the underlay: who takes a packet to a client outside the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NextHop {
+    /// The uplink it is behind.
+    pub port: PortId,
+    /// Its MAC.
+    pub mac: MacAddr,
 }
 
 /// What a port is.
@@ -209,6 +218,8 @@ pub enum Egress {
     },
     /// Another node, through the tunnel.
     Remote(RemoteId),
+    /// A client outside the cluster, by the underlay as it is.
+    Outside(NextHop),
 }
 
 const LOCAL: u32 = 1 << 16;
@@ -218,11 +229,12 @@ const REMOTE: u32 = 4 << 16;
 
 impl Egress {
     /// As a connection's entry holds it: never 0, which there is "no decision". What is right for packets
-    /// of one kind of port need not be for those of another, so the kind is part of it.
+    /// of one kind of port need not be for those of another, so the kind is part of it. The way to a client outside is
+    /// in the entry already, and changes without the tables.
     #[inline]
     pub(crate) const fn encode(self, from: PortKind) -> u32 {
         let way = match self {
-            Self::Unknown => return 0,
+            Self::Unknown | Self::Outside(_) => return 0,
             Self::Local(port) => LOCAL | port.0 as u32,
             Self::Host { port, own: false } => HOST | port.0 as u32,
             Self::Host { port, own: true } => HOST_OWN | port.0 as u32,
@@ -293,6 +305,9 @@ pub struct Packet {
     pub headers: Headers,
     /// `decap`: the node it was tunnelled from.
     pub tunnel: Option<RemoteId>,
+    /// `decap`: the neighbour that brought it, when its sender is outside the cluster and speaks to a service; of a
+    /// packet the pipeline built, the neighbour that takes it there.
+    pub outside: Option<NextHop>,
     /// `source`: it passed; what is decided about it later may be said of its fragments.
     pub admitted: bool,
     /// `conntrack`: the connection.

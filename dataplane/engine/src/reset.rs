@@ -7,6 +7,7 @@ use weft_wire::{EtherType, EthernetHeader, Ipv4Header, Ipv6Header, MacAddr};
 use weft_wire::{Protocol, TcpFlags, TcpHeader};
 use zerocopy::IntoBytes;
 
+use crate::outside;
 use crate::packet::{Origin, Packet, Translation};
 use crate::pipeline::Context;
 use crate::stage::parse;
@@ -111,6 +112,7 @@ fn build(cause: &Packet, reset: &Reset, context: &mut Context<'_>) -> Option<Pac
         rx: cause.rx,
         rx_kind: cause.rx_kind,
         origin: Origin::Built,
+        outside: outside::next_hop_of_built(cause, reset.to.0, context),
         ..Packet::default()
     };
     let sized = frame.set_len(RESET_MAX).is_ok();

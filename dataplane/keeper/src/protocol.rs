@@ -333,9 +333,30 @@ pub struct Steering {
     /// Pod prefixes that arrive unencapsulated.
     #[serde(default)]
     pub routed_prefixes: Vec<IpNet>,
-    /// Service addresses that arrive from outside.
+    /// Addresses of services that are none of the node's own: fragments to them are taken.
     #[serde(default)]
     pub service_addresses: Vec<IpAddr>,
+    /// Services for clients outside the cluster.
+    #[serde(default)]
+    pub frontends: Vec<SteeredFrontend>,
+}
+
+/// Services steered of each IP version.
+pub const FRONTENDS_MAX: usize = weft_xdp_progs::intf::FRONTENDS_MAX;
+
+/// Address, IP protocol and port where clients outside the cluster reach a service. A sequence on the wire, since there
+/// may be many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct SteeredFrontend(pub IpAddr, pub u8, pub u16);
+
+impl From<SteeredFrontend> for weft_xdp_progs::Frontend {
+    fn from(SteeredFrontend(address, protocol, port): SteeredFrontend) -> Self {
+        Self {
+            address,
+            protocol,
+            port,
+        }
+    }
 }
 
 /// Memory of a worker's connections ([`weft_xsk::Region`]): the same for the same request, so that the
@@ -369,6 +390,7 @@ impl From<Steering> for weft_xdp_progs::Steering {
             vxlan_port: steering.vxlan_port,
             routed_prefixes: steering.routed_prefixes,
             service_addresses: steering.service_addresses,
+            frontends: steering.frontends.into_iter().map(Into::into).collect(),
         }
     }
 }

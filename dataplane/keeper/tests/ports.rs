@@ -5,7 +5,7 @@
 mod common;
 
 use std::collections::HashSet;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 
 use common::{Node, ip, veth, xdp_mode};
@@ -13,7 +13,9 @@ use serde_json::json;
 use weft_api::dataplane::PortKind;
 use weft_api::envelope::ErrorKind;
 use weft_keeper::client::{ClientError, KeeperClient, Port};
-use weft_keeper::protocol::{BindRequest, CONFIG_BYTES_MAX, Rings, SocketMode, Steering, XdpMode};
+use weft_keeper::protocol::{
+    BindRequest, CONFIG_BYTES_MAX, Rings, SocketMode, SteeredFrontend, Steering, XdpMode,
+};
 use weft_xdp_progs::{Program, Programs, XdpMode as Attach};
 
 #[test]
@@ -287,6 +289,16 @@ fn steering_reaches_the_programs_and_its_limits_are_told() {
         service_addresses: (0..65_536_u32)
             .map(|n| Ipv4Addr::from(0x0a60_0000 + n).into())
             .collect(),
+        frontends: (0..65_536_u32)
+            .flat_map(|n| {
+                let v6 = Ipv6Addr::from((0x2001_0db8 << 96) | u128::MAX >> 32);
+                let v4 = Ipv4Addr::from(u32::MAX - n);
+                [
+                    SteeredFrontend(v4.into(), 132, 65_535),
+                    SteeredFrontend(v6.into(), 17, n as u16),
+                ]
+            })
+            .collect(),
     };
     keeper.steer(&steering).unwrap();
     let refused = Steering {
@@ -296,6 +308,10 @@ fn steering_reaches_the_programs_and_its_limits_are_told() {
     assert_eq!(kind(keeper.steer(&refused)), ErrorKind::BadRequest);
     let mut refused = steering;
     refused.service_addresses.push(Ipv4Addr::LOCALHOST.into());
+    assert_eq!(kind(keeper.steer(&refused)), ErrorKind::BadRequest);
+    refused.service_addresses.clear();
+    let one_more = SteeredFrontend(Ipv4Addr::LOCALHOST.into(), 6, 80);
+    refused.frontends.push(one_more);
     assert_eq!(kind(keeper.steer(&refused)), ErrorKind::BadRequest);
     keeper.steer(&Steering::default()).unwrap();
 }

@@ -26,6 +26,7 @@ pub struct Services {
     names: HashMap<ServiceId, (String, String)>,
     next: u32,
     looks: u64,
+    outside_version: u64,
 }
 
 impl Services {
@@ -64,11 +65,30 @@ impl Services {
         all.map(|it| (it.id, &*it.service))
     }
 
+    /// Number of what [`outside`](Self::outside) gives; grows when that is something else.
+    pub const fn outside_version(&self) -> u64 {
+        self.outside_version
+    }
+
+    /// Where clients outside the cluster reach services.
+    pub fn outside(&self) -> impl Iterator<Item = &Frontend> {
+        let all = self.services.values().flat_map(BTreeMap::values);
+        all.flat_map(|it| outside(&it.service))
+    }
+
     fn present_mut(&mut self, namespace: &str, name: &str) -> Option<&mut Present> {
         self.services.get_mut(namespace)?.get_mut(name)
     }
 
     fn set(&mut self, service: &Arc<Service>, builder: &mut ServiceBuilder) {
+        let known = self.present_mut(&service.namespace, &service.name);
+        let before = known
+            .as_deref()
+            .into_iter()
+            .flat_map(|it| outside(&it.service));
+        if !before.map(key).eq(outside(service).map(key)) {
+            self.outside_version += 1;
+        }
         let known = self.present_mut(&service.namespace, &service.name);
         let id = known.map(|it| it.id).unwrap_or_else(|| {
             self.next += 1;
@@ -87,11 +107,12 @@ impl Services {
     }
 
     fn remove_unseen(&mut self, builder: &mut ServiceBuilder) {
-        let (looks, names) = (self.looks, &mut self.names);
+        let (looks, names, version) = (self.looks, &mut self.names, &mut self.outside_version);
         self.services.retain(|_, of_namespace| {
             of_namespace.retain(|_, present| {
                 let stays = present.seen == looks;
                 if !stays {
+                    *version += 1;
                     builder.remove(present.id);
                     names.remove(&present.id);
                 }
@@ -100,6 +121,11 @@ impl Services {
             !of_namespace.is_empty()
         });
     }
+}
+
+fn outside(service: &Service) -> impl Iterator<Item = &Frontend> {
+    let frontends = service.frontends.iter();
+    frontends.filter(|it| it.kind.is_external())
 }
 
 fn spec(service: &Service) -> ServiceSpec {

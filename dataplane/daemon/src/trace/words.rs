@@ -159,6 +159,10 @@ impl Place<'_> {
                 "out of the cluster, by the node's own stack".to_owned()
             }
             Egress::Remote(id) => format!("to node {}", self.remote_name(id)),
+            Egress::Outside(next_hop) => {
+                let port = self.port_name(next_hop.port);
+                format!("out of the cluster, by {port} to {}", next_hop.mac)
+            }
         };
         Some(match sight.cut_to {
             Some(mtu) => format!("{way}, in packets of at most {mtu} bytes"),

@@ -10,6 +10,7 @@ mod read;
 
 use crate::counters::Stage;
 use crate::drop_reason::DropReason;
+use crate::outside;
 use crate::packet::{Headers, Network, Packet, Track};
 use crate::pipeline::Context;
 use crate::table::flow::{FlowKey, Seen, Tick, Tracked, Tuple, Upper};
@@ -50,10 +51,12 @@ fn track(packet: &mut Packet, now: Tick, context: &mut Context<'_>) -> Result<()
         Some(_) => read::flow_hash(headers, seed),
     };
     if let Some(tracked) = context.flows.follow(&seen, now) {
-        note(packet, tracked)
-    } else {
-        Ok(())
+        note(packet, tracked)?;
+        if packet.outside.is_some() {
+            outside::remember(packet, context);
+        }
     }
+    Ok(())
 }
 
 #[inline]
@@ -129,7 +132,20 @@ pub(super) fn begin(packet: &mut Packet, context: &mut Context<'_>) -> Result<()
             context.flows.begin_translated(&seen, reply, backend, now)
         }
     };
-    note(packet, tracked)
+    note(packet, tracked)?;
+    if packet.outside.is_some() {
+        outside::remember(packet, context);
+    }
+    Ok(())
+}
+
+/// What names the packet that an ICMP error quotes.
+pub(crate) fn quoted(packet: &Packet, context: &Context<'_>) -> Option<FlowKey> {
+    let first = packet.frames.first()?;
+    match read::message(&packet.headers, context.umem.bytes(first)) {
+        Message::Error(quoted) => Some(quoted.key),
+        Message::Packet(..) | Message::None => None,
+    }
 }
 
 /// An ICMP error belongs to the connection of the packet it quotes, and goes against it.

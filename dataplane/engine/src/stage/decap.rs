@@ -1,7 +1,9 @@
-//! What:   takes the tunnel's headers off packets from the underlay; hears ICMP errors about our own.
-//! Reads:  node (addresses, VNI, tunnel MACs), known tunnel endpoints, outer headers.
-//! Writes: frames (shortened), `headers` (inner), `tunnel`, the inner ECN bits (RFC 6040).
-//! Drops:  what is not our cluster's VXLAN to us, from a node we know, intact.
+//! What:   takes the tunnel's headers off packets from the underlay; hears ICMP errors about our own; lets clients
+//!         outside the cluster in that speak to a service.
+//! Reads:  node (addresses, VNI, tunnel MACs), known tunnel endpoints, services, outer headers.
+//! Writes: frames (shortened), `headers` (inner), `tunnel`, the inner ECN bits (RFC 6040); `outside`, and then
+//!         `checksum`.
+//! Drops:  what is neither for a service nor our cluster's VXLAN to us, from a node we know, intact.
 //! Order:  behind parse, since the outer headers must be known; in front of all that looks at addresses.
 
 use weft_wire::{
@@ -12,9 +14,9 @@ use super::parse;
 use crate::chain;
 use crate::counters::Stage;
 use crate::drop_reason::DropReason;
+use crate::outside;
 use crate::packet::{Network, Packet, PortKind};
 use crate::pipeline::Context;
-use crate::pmtu;
 
 pub(crate) fn process(packets: &mut [Packet], context: &mut Context<'_>) {
     // A batch comes from one port, or from ports of one kind.
@@ -38,21 +40,14 @@ pub(crate) fn process(packets: &mut [Packet], context: &mut Context<'_>) {
 #[inline]
 fn decap(packet: &mut Packet, context: &mut Context<'_>) -> Result<(), DropReason> {
     let outer = packet.headers;
-    if !context.node.addresses.contains(&outer.destination) {
-        return Err(DropReason::UnderlayUnexpected);
-    }
-    match outer.protocol {
-        Protocol::UDP => {}
-        Protocol::ICMP | Protocol::ICMPV6 if outer.fragment.is_none() => {
-            return pmtu::inspect(packet, context);
-        }
-        _ => return Err(DropReason::UnderlayUnexpected),
+    let is_tunnel = outer.protocol == Protocol::UDP
+        && outer.ports.1 == context.node.vxlan_port
+        && context.node.addresses.contains(&outer.destination);
+    if !is_tunnel {
+        return outside::receive(packet, context);
     }
     if outer.fragment.is_some() {
         return Err(DropReason::OuterFragment);
-    }
-    if outer.ports.1 != context.node.vxlan_port {
-        return Err(DropReason::UnderlayUnexpected);
     }
     let remote = context
         .tables

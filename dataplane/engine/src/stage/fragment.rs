@@ -28,7 +28,8 @@ pub(crate) struct Decision {
 /// The worker's fragments.
 pub(crate) type Fragments = FragmentTable<Decision, Packet>;
 
-/// Unfinished datagrams of a pod, so that 16 hostile ones do not fill the table.
+/// Unfinished datagrams of a pod, so that 16 hostile ones do not fill the table; also of all clients outside the
+/// cluster, so that those leave the uplink's to other nodes' pods.
 const POD_ENTRIES_MAX: u16 = 64;
 
 /// Unfinished datagrams of an uplink or the node: all other nodes' pods share it.
@@ -130,6 +131,7 @@ fn arrival(packet: &Packet, fragment: Fragment) -> Arrival {
         port: packet.rx.0,
         port_entries_max: match packet.rx_kind {
             PortKind::Pod => POD_ENTRIES_MAX,
+            PortKind::Uplink if packet.outside.is_some() => POD_ENTRIES_MAX,
             PortKind::Node | PortKind::Uplink => SHARED_ENTRIES_MAX,
         },
     }

@@ -37,6 +37,8 @@ pub(super) fn owner(packet: &Packet, context: &Context<'_>) -> Option<u16> {
         Route::Host => (None, context.node.node_port),
         Route::Remote(_) | Route::NoService | Route::NoEndpoint => (None, None),
     };
+    // Replies to it are looked for there: see `seek`.
+    let to_node = packet.outside.map_or(to_node, |_| context.node.node_port);
     let (from_pod, from_node) = match packet.rx_kind {
         PortKind::Pod => (Some(packet.rx), None),
         PortKind::Node => (None, Some(packet.rx)),

@@ -339,7 +339,7 @@ fn check_v6(source: Ipv6Addr, destination: Ipv6Addr, solicitation: bool) -> Resu
 /// datagram and says so nowhere (Linux `CHECKSUM_PARTIAL`). A complete checksum that happens to equal the
 /// sum does no harm: completing it gives the same value.
 #[inline]
-fn partial_checksum(headers: &Headers) -> Checksum {
+pub(crate) fn partial_checksum(headers: &Headers) -> Checksum {
     match headers.transport_checksum {
         Some(field) if field == checksum::fold(pseudo_sum(headers)) => Checksum::Partial {
             start: headers.l4,

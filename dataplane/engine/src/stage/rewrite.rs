@@ -68,6 +68,10 @@ fn macs(egress: Egress, context: &Context<'_>) -> Result<(MacAddr, MacAddr), Dro
                 .ok_or(DropReason::NoNeighbour)?;
             Ok((remote.vtep_mac, own))
         }
+        Egress::Outside(next_hop) => {
+            let port = context.tables.port(next_hop.port);
+            Ok((next_hop.mac, port.ok_or(DropReason::PortGone)?.mac))
+        }
         Egress::Unknown => Err(DropReason::PortGone),
     }
 }
@@ -144,6 +148,6 @@ fn mtu_of_receiver(packet: &Packet, context: &Context<'_>) -> u32 {
             .tables
             .remote(id)
             .map_or(outside, |remote| remote.inner_mtu),
-        Egress::Host { own: false, .. } | Egress::Unknown => outside,
+        Egress::Host { own: false, .. } | Egress::Outside(_) | Egress::Unknown => outside,
     }
 }

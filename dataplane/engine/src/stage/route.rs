@@ -14,6 +14,7 @@ use weft_wire::answer::IcmpError;
 use crate::counters::Stage;
 use crate::drop_reason::DropReason;
 use crate::icmp;
+use crate::outside;
 use crate::packet::{Egress, Network, Origin, Packet, PortKind, Track};
 use crate::pipeline::Context;
 use crate::table::fib::Route;
@@ -58,7 +59,7 @@ fn decided(packet: &mut Packet, context: &Context<'_>) -> Option<u32> {
     let mtu = match egress {
         Egress::Local(id) | Egress::Host { port: id, .. } => context.tables.port(id)?.mtu,
         Egress::Remote(id) => context.tables.remote(id)?.inner_mtu,
-        Egress::Unknown => return None,
+        Egress::Unknown | Egress::Outside(_) => return None,
     };
     packet.egress = egress;
     Some(mtu)
@@ -92,6 +93,13 @@ fn decide(packet: &mut Packet, context: &mut Context<'_>) -> Result<u32, DropRea
 /// Sets the way out and returns the largest IP packet on it.
 #[inline]
 fn look_up(packet: &mut Packet, context: &mut Context<'_>) -> Result<u32, DropReason> {
+    if let Some(next_hop) = outside::next_hop(packet, context) {
+        let port = context.tables.port(next_hop.port);
+        let port = port.filter(|port| port.kind == PortKind::Uplink);
+        let port = port.ok_or(DropReason::PortGone)?;
+        packet.egress = Egress::Outside(next_hop);
+        return Ok(port.mtu.min(context.node.outside_mtu));
+    }
     let destination = packet.headers.destination;
     if let IpAddr::V6(address) = destination
         && address.is_unicast_link_local()
@@ -102,8 +110,16 @@ fn look_up(packet: &mut Packet, context: &mut Context<'_>) -> Result<u32, DropRe
     // What the pipeline built itself may go anywhere: back to another node, or to the stack.
     let received = packet.origin == Origin::Received;
     let from = packet.rx_kind;
-    // A service's connection may come in here and go on to another node, and its replies back.
-    let translated = packet.translation.is_some();
+    // A service's connection may come in here and go on to another node, and its replies back; errors about it too.
+    let Track {
+        related,
+        translated: of_service,
+        ..
+    } = packet.track;
+    let translated = packet.translation.is_some() || related && of_service;
+    if received && packet.outside.is_some() && !translated {
+        return Err(DropReason::UnderlayUnexpected);
+    }
     match context.tables.fib().lookup(destination) {
         Route::Local(id) => {
             let port = context.tables.port(id).ok_or(DropReason::PortGone)?;

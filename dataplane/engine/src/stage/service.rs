@@ -117,6 +117,10 @@ fn choose(packet: &mut Packet, context: &mut Context<'_>) -> Result<(), DropReas
         .frontend(&key)
         .filter(|_| has_ports(headers.protocol))
     else {
+        if packet.outside.is_some() && has_ports(headers.protocol) {
+            // The worker that received it knew other services.
+            return Err(DropReason::UnderlayUnexpected);
+        }
         if let Some(worker) = owner::seek(packet, context) {
             packet.verdict = Verdict::HandOver(worker);
             return Ok(());

@@ -11,6 +11,7 @@ use weft_wire::{EthernetHeader, Protocol};
 
 use crate::counters::Stage;
 use crate::drop_reason::DropReason;
+use crate::outside;
 use crate::packet::{Network, Packet, PortKind};
 use crate::pipeline::Context;
 use crate::table::fib::Route;
@@ -23,6 +24,7 @@ pub(crate) fn process(packets: &mut [Packet], context: &mut Context<'_>) {
 #[inline]
 fn check(packet: &mut Packet, context: &mut Context<'_>) -> Result<(), DropReason> {
     match packet.rx_kind {
+        PortKind::Uplink if packet.outside.is_some() => outside::check_source(packet, context)?,
         PortKind::Uplink => check_remote(packet, context)?,
         PortKind::Pod | PortKind::Node => {
             let port = context

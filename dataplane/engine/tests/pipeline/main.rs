@@ -10,6 +10,7 @@ mod icmp;
 mod local;
 mod malformed;
 mod merging;
+mod outside;
 mod pmtu;
 mod policy;
 mod segments;

@@ -39,7 +39,7 @@ struct Open {
 
 /// Merges what can be merged in the batch.
 pub(super) fn merge(packets: &mut [Packet], context: &mut Context<'_>) {
-    if packets.len() < 2 || !packets.iter().any(|packet| packet.tunnel.is_some()) {
+    if packets.len() < 2 || !packets.iter().any(is_from_wire) {
         return;
     }
     let mut open: ArrayVec<Open, OPEN_MAX> = ArrayVec::new();
@@ -74,6 +74,11 @@ pub(super) fn merge(packets: &mut [Packet], context: &mut Context<'_>) {
 }
 
 #[inline]
+fn is_from_wire(packet: &Packet) -> bool {
+    packet.tunnel.is_some() || packet.outside.is_some()
+}
+
+#[inline]
 fn same_connection(a: &Packet, b: &Packet) -> bool {
     let (a, b) = (&a.headers, &b.headers);
     a.ports == b.ports && a.source == b.source && a.destination == b.destination
@@ -89,7 +94,7 @@ fn candidate(packets: &[Packet], index: usize, context: &Context<'_>) -> Option<
     };
     let headers = &packet.headers;
     let plain = headers.fragment.is_none()
-        && packet.tunnel.is_some()
+        && is_from_wire(packet)
         && packet.checksum == Checksum::None
         && usize::from(headers.l4 - headers.l3) == ip_header_len(headers.network);
     let extra = headers.tcp_flags.0 & !(TcpFlags::ACK.0 | TcpFlags::PSH.0 | TcpFlags::ECE.0);

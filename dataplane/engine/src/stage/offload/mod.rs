@@ -32,6 +32,7 @@ pub(crate) fn process(packets: &mut [Packet], context: &mut Context<'_>) {
 fn finish(packet: &mut Packet, context: &mut Context<'_>) -> Result<(), DropReason> {
     let port = match packet.egress {
         Egress::Local(port) | Egress::Host { port, .. } => port,
+        Egress::Outside(next_hop) => next_hop.port,
         Egress::Remote(_) => packet.uplink,
         Egress::Unknown => return Err(DropReason::PortGone),
     };
@@ -58,6 +59,7 @@ fn finish(packet: &mut Packet, context: &mut Context<'_>) -> Result<(), DropReas
 fn leaves_partial(packet: &Packet, port: PortId, context: &Context<'_>) -> bool {
     packet.outer_len == 0
         && packet.cut_to.is_none()
+        && !matches!(packet.egress, Egress::Outside(_))
         && context
             .tables
             .port(port)

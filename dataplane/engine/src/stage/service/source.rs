@@ -40,10 +40,11 @@ pub(super) fn of(
 
 /// The source instead of the client's: `weft0`'s address, from which every node sends to the others. But the node's
 /// stack takes no packet from one of its own addresses (Linux `fib_validate_source`): when it is client and backend
-/// at once, the source is the gateway's.
+/// at once, or answers a client outside, the source is the gateway's.
 fn own_address(packet: &Packet, backend: &Backend, context: &Context<'_>) -> Option<IpAddr> {
     let (node, client) = (context.node, packet.headers.source);
-    let to_itself = packet.rx_kind == PortKind::Node && node.owns(backend.address);
+    let from_here = packet.rx_kind == PortKind::Node || packet.outside.is_some();
+    let to_itself = from_here && node.owns(backend.address);
     match client {
         IpAddr::V4(_) if to_itself => Some(node.gateway4.into()),
         IpAddr::V6(_) if to_itself => Some(node.gateway6.into()),
@@ -60,7 +61,8 @@ pub(super) fn ports_of(worker: u16, workers: u16) -> std::ops::Range<u16> {
 }
 
 /// Replies come to this node when the client is a pod of it or itself; but not to a client that is its own backend,
-/// nor to the node itself from a node, which answers past the tunnel.
+/// nor to the node itself from a node, which answers past the tunnel. A client outside gets them from nobody but a pod
+/// of this node: the node's own stack would answer it at once, with a source that is not the service.
 fn needs_translation(
     packet: &Packet,
     frontend: &Frontend,
@@ -76,6 +78,9 @@ fn needs_translation(
         IpAddr::V6(client) => context.node.node_port6 == Some(client),
     };
     let backend_is = context.tables.fib().lookup(backend.address);
+    if packet.outside.is_some() {
+        return !matches!(backend_is, Route::Local(_));
+    }
     match packet.rx_kind {
         PortKind::Pod => false,
         PortKind::Node if context.node.owns(client) => {

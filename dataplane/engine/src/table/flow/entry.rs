@@ -28,7 +28,8 @@ pub(super) struct Hot {
     pub(super) protocol: u8,
     /// [`Flags`].
     pub(super) flags: u8,
-    pub(super) reserved: u8,
+    /// 1: the client is outside the cluster, and [`Neighbour`] says by whom it is reached.
+    pub(super) outside: u8,
     /// TCP: highest sequence number behind a segment, by direction. SCTP: the verification tag packets
     /// of the direction carry, 0 while unknown.
     pub(super) ends: [u32; 2],
@@ -60,6 +61,18 @@ pub(super) struct Cold {
 }
 
 const _: () = assert!(size_of::<Cold>() == 28);
+
+/// The neighbour on the underlay that brought the client's last packet. Touched only where `outside` is set, so that
+/// other connections take no memory for it.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub(super) struct Neighbour {
+    pub(super) mac: [u8; 6],
+    /// The uplink.
+    pub(super) port: u16,
+}
+
+const _: () = assert!(size_of::<Neighbour>() == 8);
 
 /// The tuples of an IPv4 connection, by direction. They are each other's mirror unless the connection is
 /// translated.

@@ -1,7 +1,7 @@
 //! The bytes of a flow table: one region that can be handed to the next process.
 //!
 //! ```text
-//!  header │ hot: a line per entry │ cold │ IPv4 tuples │ IPv6 tuples │ index
+//!  header │ hot: a line per entry │ cold │ IPv4 tuples │ IPv6 tuples │ neighbours │ index
 //! ```
 //!
 //! Entries below `flows` are of IPv4, those from there to twice as many of IPv6; the two are never used
@@ -13,13 +13,13 @@
 use weft_xsk::Region;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, transmute_mut, transmute_ref};
 
-use super::entry::{Cold, Hot, Pair4, Pair6};
+use super::entry::{Cold, Hot, Neighbour, Pair4, Pair6};
 
 /// "weftflow".
 const MAGIC: [u32; 2] = [0x7765_6674, 0x666c_6f77];
 
 /// Changes with every change of what bytes mean; another version's region is not read.
-const LAYOUT_VERSION: u32 = 1;
+const LAYOUT_VERSION: u32 = 2;
 
 /// Connections a table can be made for: slots of the index hold 22 bits of entry number, and there are
 /// as many numbers for each family.
@@ -106,6 +106,7 @@ struct Layout {
     cold: usize,
     pairs4: usize,
     pairs6: usize,
+    neighbours: usize,
     index: usize,
     end: usize,
     flows: u32,
@@ -119,12 +120,14 @@ impl Layout {
         let cold = hot + part(2 * each * words_of::<Hot>());
         let pairs4 = cold + part(2 * each * words_of::<Cold>());
         let pairs6 = pairs4 + part(each * words_of::<Pair4>());
-        let index = pairs6 + part(each * words_of::<Pair6>());
+        let neighbours = pairs6 + part(each * words_of::<Pair6>());
+        let index = neighbours + part(2 * each * words_of::<Neighbour>());
         Self {
             hot,
             cold,
             pairs4,
             pairs6,
+            neighbours,
             index,
             end: index + SLOTS_PER_FLOW * each,
             flows,
@@ -293,6 +296,7 @@ impl FlowMemory {
     part_of_entry!(cold, cold_mut, Cold, cold, 0);
     part_of_entry!(pair4, pair4_mut, Pair4, pairs4, 0);
     part_of_entry!(pair6, pair6_mut, Pair6, pairs6, 1);
+    part_of_entry!(neighbour, neighbour_mut, Neighbour, neighbours, 0);
 
     /// The slots of the index.
     #[inline]

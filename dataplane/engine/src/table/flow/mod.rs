@@ -51,9 +51,11 @@ pub use state::{Standing, State, Tick};
 pub use tcp::Segment;
 pub use track::{Seen, Tracked, Upper};
 
+use crate::packet::{NextHop, PortId};
 use crate::table::service::BackendCounters;
+use weft_wire::MacAddr;
 
-use entry::{Flags, Pair4, Pair6};
+use entry::{Flags, Neighbour, Pair4, Pair6};
 use memory::{Family, Number};
 use queue::{NONE, Queues};
 
@@ -335,6 +337,32 @@ impl FlowTable {
             cold.window_scale[direction.index()] =
                 window_scale.map_or(0, |it| it.saturating_add(1));
         }
+    }
+
+    /// Remembers the neighbour by which replies go to a client outside the cluster.
+    pub fn set_next_hop(&mut self, flow: FlowRef, next_hop: NextHop) {
+        if let Some(number) = self.resolve(flow) {
+            let known = Neighbour {
+                mac: next_hop.mac.0,
+                port: next_hop.port.0,
+            };
+            *self.memory.neighbour_mut(number) = known;
+            self.memory.hot_mut(number).outside = 1;
+        }
+    }
+
+    /// The neighbour by which replies go to the client, where that is outside the cluster.
+    #[inline]
+    pub fn next_hop(&self, flow: FlowRef) -> Option<NextHop> {
+        let number = self.resolve(flow)?;
+        if self.memory.hot(number).outside == 0 {
+            return None;
+        }
+        let Neighbour { mac, port } = *self.memory.neighbour(number);
+        Some(NextHop {
+            port: PortId(port),
+            mac: MacAddr(mac),
+        })
     }
 
     /// Largest TCP payload that may be sent in a direction: what the receiver announced in its SYN (RFC

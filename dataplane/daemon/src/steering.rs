@@ -1,0 +1,86 @@
+//! What the uplinks take for this node: its tunnel, and services that clients outside the cluster reach.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use weft_api::object::LocalNode;
+use weft_keeper::protocol::{FRONTENDS_MAX, SteeredFrontend, Steering};
+
+use crate::compile::Services;
+
+/// Addresses of services alone that are steered for the sake of fragments. With [`FRONTENDS_MAX`] it bounds the message
+/// to the keeper; fragments to further addresses are left to the kernel.
+const ADDRESSES_MAX: usize = 16_384;
+
+/// What the keeper was told.
+#[derive(Default)]
+pub struct Steered {
+    /// The node it was made of.
+    node: Option<LocalNode>,
+    /// And [`Services::outside_version`].
+    version: u64,
+}
+
+impl Steered {
+    /// What the keeper is to be told, unless it was.
+    pub fn wanted(&self, node: Option<&LocalNode>, services: &Services) -> Option<Steering> {
+        let told = node == self.node.as_ref() && services.outside_version() == self.version;
+        (!told).then(|| {
+            node.map(|node| steering(node, services))
+                .unwrap_or_default()
+        })
+    }
+
+    /// The keeper was told what these come down to.
+    pub fn told(&mut self, node: Option<&LocalNode>, services: &Services) {
+        (self.node, self.version) = (node.cloned(), services.outside_version());
+    }
+}
+
+/// A frontend without address is one of each of the node's.
+fn steering(node: &LocalNode, services: &Services) -> Steering {
+    let mut frontends = BTreeSet::new();
+    for frontend in services.outside() {
+        let of_node = node.addresses.iter();
+        let of_node = of_node.filter(|it| it.is_ipv6() == frontend.ipv6);
+        let addresses: Vec<IpAddr> = match frontend.address {
+            Some(address) if address.is_loopback() => continue,
+            Some(address) => vec![address],
+            None => of_node.copied().collect(),
+        };
+        let (protocol, port) = (frontend.protocol, frontend.port);
+        frontends.extend(
+            addresses
+                .into_iter()
+                .map(|address| SteeredFrontend(address, protocol, port)),
+        );
+    }
+    let of_family = |v4: bool| -> Vec<SteeredFrontend> {
+        let all = frontends.iter().filter(|it| it.0.is_ipv4() == v4);
+        let (count, most) = (all.clone().count(), FRONTENDS_MAX);
+        if count > most {
+            tracing::error!(
+                count,
+                most,
+                "too many services for clients outside; some get no packets"
+            );
+        }
+        all.take(most).copied().collect()
+    };
+    let frontends = [of_family(true), of_family(false)].concat();
+    let first = |v4: bool| node.addresses.iter().find(|a| a.is_ipv4() == v4).copied();
+    let own = |address: &IpAddr| node.addresses.contains(address);
+    let addresses: BTreeSet<IpAddr> = frontends.iter().map(|it| it.0).collect();
+    Steering {
+        service_addresses: addresses
+            .into_iter()
+            .filter(|it| !own(it))
+            .take(ADDRESSES_MAX)
+            .collect(),
+        frontends,
+        local_addresses: [first(true), first(false)].into_iter().flatten().collect(),
+        vni: node.vni,
+        vxlan_port: node.vxlan_port,
+        ..Steering::default()
+    }
+}

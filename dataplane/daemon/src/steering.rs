@@ -84,3 +84,86 @@ fn steering(node: &LocalNode, services: &Services) -> Steering {
         ..Steering::default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compile::Compiler;
+    use crate::ports::Ports;
+    use std::sync::Arc;
+
+    use serde_json::{from_value, json};
+    use weft_api::object::Object;
+    use weft_api::service::Service;
+
+    fn node() -> LocalNode {
+        from_value(json!({
+            "name": "one", "addresses": ["192.0.2.1", "192.0.2.7", "2001:db8::1"], "pod_cidrs": [],
+            "node_port_addresses": [], "node_port_mac": "02:00:00:00:00:01", "vni": 5, "vxlan_port": 4789,
+        }))
+        .unwrap()
+    }
+
+    fn object(kind: &str, address: Option<&str>, port: u16) -> Object {
+        let service: Service = from_value(json!({
+            "namespace": "shop", "name": format!("{kind}-{port}"), "backends": [],
+            "frontends": [{ "address": address, "protocol": 6, "port": port, "kind": kind, "backends": [] }],
+        }))
+        .unwrap();
+        Object::Service(Arc::new(service))
+    }
+
+    fn steered(frontends: &[(&str, u16)]) -> Vec<SteeredFrontend> {
+        let steered =
+            |(address, port): &(&str, u16)| SteeredFrontend(address.parse().unwrap(), 6, *port);
+        frontends.iter().map(steered).collect()
+    }
+
+    #[test]
+    fn services_for_clients_outside_are_steered_and_no_others() {
+        let objects = [
+            object("cluster-ip", Some("10.96.0.1"), 80),
+            object("node-port", None, 30_080),
+            object("load-balancer", Some("198.18.0.1"), 80),
+            object("external-ip", Some("2001:db8::1"), 443),
+            object("host-port", Some("127.0.0.1"), 8080),
+        ];
+        let mut compiler = Compiler::default();
+        compiler.tables(objects.iter(), &Ports::default());
+        let node = node();
+        let mut told = Steered::default();
+        let wanted = told.wanted(Some(&node), compiler.services()).unwrap();
+        let expected = [
+            ("192.0.2.1", 30_080),
+            ("192.0.2.7", 30_080),
+            ("198.18.0.1", 80),
+            ("2001:db8::1", 443),
+        ];
+        assert_eq!(wanted.frontends, steered(&expected));
+        assert_eq!(
+            wanted.service_addresses,
+            [expected[2].0.parse::<IpAddr>().unwrap()]
+        );
+        assert_eq!(
+            wanted.local_addresses,
+            [node.addresses[0], node.addresses[2]]
+        );
+        told.told(Some(&node), compiler.services());
+        // What clients inside reach may come and go.
+        compiler.tables(objects[1..].iter(), &Ports::default());
+        assert_eq!(told.wanted(Some(&node), compiler.services()), None);
+        compiler.tables(objects[2..].iter(), &Ports::default());
+        let fewer = told.wanted(Some(&node), compiler.services()).unwrap();
+        assert_eq!(fewer.frontends, steered(&expected[2..]));
+        let moved = LocalNode {
+            vni: 6,
+            ..node.clone()
+        };
+        told.told(Some(&node), compiler.services());
+        assert_eq!(
+            told.wanted(Some(&moved), compiler.services())
+                .map(|it| it.vni),
+            Some(6)
+        );
+    }
+}

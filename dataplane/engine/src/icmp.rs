@@ -112,7 +112,7 @@ fn build(
         rx: packet.rx,
         rx_kind: packet.rx_kind,
         origin: Origin::Built,
-        outside: packet.outside,
+        next_hop: packet.outside,
         ..Packet::default()
     };
     let fits = written.is_ok_and(|len| frame.set_len(len).is_ok());

@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use weft_wire::{EthernetHeader, Protocol};
 
 use crate::drop_reason::DropReason;
-use crate::packet::{NextHop, Origin, Packet};
+use crate::packet::{NextHop, Packet};
 use crate::pipeline::Context;
 use crate::pmtu;
 use crate::stage::{conntrack, parse};
@@ -115,12 +115,9 @@ pub(crate) fn check_source(packet: &Packet, context: &Context<'_>) -> Result<(),
 /// The neighbour by which a packet leaves that is to a client outside.
 #[inline]
 pub(crate) fn next_hop(packet: &Packet, context: &Context<'_>) -> Option<NextHop> {
-    if packet.origin == Origin::Built {
-        return packet.outside;
-    }
     match packet.track.direction {
-        Direction::Original => None,
-        Direction::Reply => context.flows.next_hop(packet.track.flow?),
+        Direction::Reply if packet.next_hop.is_none() => context.flows.next_hop(packet.track.flow?),
+        Direction::Original | Direction::Reply => packet.next_hop,
     }
 }
 

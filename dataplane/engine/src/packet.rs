@@ -305,8 +305,7 @@ pub struct Packet {
     pub headers: Headers,
     /// `decap`: the node it was tunnelled from.
     pub tunnel: Option<RemoteId>,
-    /// `decap`: the neighbour that brought it, when its sender is outside the cluster and speaks to a service; of a
-    /// packet the pipeline built, the neighbour that takes it there.
+    /// `decap`: the neighbour that brought it, when its sender is outside the cluster and speaks to a service.
     pub outside: Option<NextHop>,
     /// `source`: it passed; what is decided about it later may be said of its fragments.
     pub admitted: bool,
@@ -316,6 +315,9 @@ pub struct Packet {
     pub sought: bool,
     /// `service`: what it was before it was translated.
     pub translation: Option<Translation>,
+    /// `service` and `fragment`: the neighbour that takes it to a client outside, where its own connection does not say
+    /// so: of fragments, and of what the pipeline built.
+    pub next_hop: Option<NextHop>,
     /// `route`: the way out.
     pub egress: Egress,
     /// `route`: largest IP packet on the way, if it must be cut into fragments or segments of that size.

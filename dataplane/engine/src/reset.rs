@@ -112,7 +112,7 @@ fn build(cause: &Packet, reset: &Reset, context: &mut Context<'_>) -> Option<Pac
         rx: cause.rx,
         rx_kind: cause.rx_kind,
         origin: Origin::Built,
-        outside: outside::next_hop_of_built(cause, reset.to.0, context),
+        next_hop: outside::next_hop_of_built(cause, reset.to.0, context),
         ..Packet::default()
     };
     let sized = frame.set_len(RESET_MAX).is_ok();

@@ -112,7 +112,7 @@ impl Services {
             of_namespace.retain(|_, present| {
                 let stays = present.seen == looks;
                 if !stays {
-                    *version += 1;
+                    *version += u64::from(outside(&present.service).next().is_some());
                     builder.remove(present.id);
                     names.remove(&present.id);
                 }

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use weft_engine::testbed::{self, A, B, Testbed, UPLINK};
+use weft_engine::testbed::{self, A, B, NODE, Testbed, UPLINK, UPLINK_MAC};
 use weft_engine::{
-    DropReason, FlowTable, FrontendKey, FrontendSpec, PortId, Rule, RuleVerdict, ServiceId,
-    ServiceSpec, Tables,
+    DropReason, FlowTable, FrontendKey, FrontendSpec, MacAddr, PortId, Rule, RuleVerdict,
+    ServiceId, ServiceSpec, Tables,
 };
 use weft_snapshot::{Publisher, SharedCounters};
+use weft_wire::build;
 use weft_xsk::{FramePool, RingSizes, SentPacket, SimKernel, Socket, Umem};
 
 use super::*;
@@ -305,6 +306,42 @@ fn fragments_of_a_backends_answer_follow_their_first_to_the_client() {
     for sent in rig.wait_for(B, fragments.len()) {
         assert_eq!(sent.bytes[26..30], [10, 1, 1, 10]);
     }
+    assert_eq!(rig.frames(), u64::from(FRAMES));
+}
+
+#[test]
+fn a_client_outside_is_answered_the_way_it_came_whichever_worker_knows_it() {
+    let ports = [(A, 0), (NODE, 1), (UPLINK, 0)];
+    let tables = Testbed::tables_with(&ports, |builder| {
+        let mut spec = service_of_a();
+        spec.frontends[0].key.address = testbed::ip("0.0.0.0");
+        builder.services().set(ServiceId(1), &spec);
+    });
+    let mut rig = Rig::with_tables(&ports, 256, tables);
+    let router = MacAddr([0x52, 0, 0, 0, 0, 9]);
+    let (client, node) = (testbed::ip("203.0.113.9"), testbed::ip("192.0.2.1"));
+    for number in 0..20_u16 {
+        let asked = build::Packet::ip(client, node)
+            .macs(router, UPLINK_MAC)
+            .udp(53, 80);
+        rig.inject(UPLINK, &asked.payload(&number.to_be_bytes()).build());
+        assert_eq!(numbers(&rig.wait_for(A, 1)), [number]);
+        let answer = testbed::packet("10.1.1.10", "203.0.113.9").udp(1000, 53);
+        let answer = answer.payload_len(4000).identification(number.into());
+        let mut fragments = answer.build_fragments(1500);
+        if number % 2 == 1 {
+            fragments.reverse();
+        }
+        for fragment in &fragments {
+            rig.inject(A, fragment);
+        }
+        for sent in rig.wait_for(UPLINK, fragments.len()) {
+            assert_eq!(sent.bytes[..6], router.0);
+            assert_eq!(sent.bytes[26..30], [192, 0, 2, 1]);
+        }
+    }
+    let begun = rig.workers.readings().map(|(_, r)| r.flows[1]);
+    assert_eq!(begun.collect::<Vec<_>>(), [0, 1], "the node port's");
     assert_eq!(rig.frames(), u64::from(FRAMES));
 }
 

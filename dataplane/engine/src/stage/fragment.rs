@@ -1,6 +1,6 @@
 //! What:   later fragments do as their datagram's first one did; early ones wait for it.
 //! Reads:  `headers`, `admitted`, and what earlier stages decided about first fragments.
-//! Writes: `verdict` of later fragments; takes the frames of early ones.
+//! Writes: `verdict` of later fragments, their addresses and `next_hop`; takes the frames of early ones.
 //! Drops:  duplicates, overlaps (RFC 5722), what is too early for too long, too many at once.
 //! Order:  behind every stage that needs ports to decide; in front of route, which does not.
 
@@ -11,7 +11,8 @@ use weft_wire::Fragment;
 use crate::builder::PORTS_MAX;
 use crate::counters::Stage;
 use crate::drop_reason::DropReason;
-use crate::packet::{Network, Packet, PortKind, Verdict};
+use crate::outside;
+use crate::packet::{Network, NextHop, Packet, PortKind, Verdict};
 use crate::pipeline::Context;
 use crate::stage::service;
 use crate::table::fragment::{Arrival, Arrived, EntryId, FragmentKey, FragmentTable};
@@ -23,6 +24,8 @@ pub(crate) struct Decision {
     dropped: Option<DropReason>,
     /// Source and destination it goes on with, where they were translated.
     addresses: Option<(IpAddr, IpAddr)>,
+    /// The neighbour that takes it, if that is to a client outside.
+    next_hop: Option<NextHop>,
 }
 
 /// The worker's fragments.
@@ -72,6 +75,7 @@ fn follow(packet: &mut Packet, fragment: Fragment, context: &mut Context<'_>) {
                 addresses: packet
                     .translation
                     .map(|_| (headers.source, headers.destination)),
+                next_hop: outside::next_hop(packet, context),
             };
             context.fragments.decide(entry, decision);
             release(entry, &decision, context);
@@ -85,6 +89,7 @@ fn follow(packet: &mut Packet, fragment: Fragment, context: &mut Context<'_>) {
             let decision = Decision {
                 dropped: Some(DropReason::FragmentOverlap),
                 addresses: None,
+                next_hop: None,
             };
             release(entry, &decision, context);
             Verdict::Drop(DropReason::FragmentOverlap)
@@ -105,6 +110,7 @@ fn apply(packet: &mut Packet, decision: &Decision, context: &mut Context<'_>) {
         packet.verdict = Verdict::Drop(reason);
     } else if let Some(addresses) = decision.addresses {
         service::readdress(packet, addresses, context);
+        packet.next_hop = decision.next_hop;
     }
 }
 

@@ -17,6 +17,7 @@ use weft_wire::{Protocol, TcpFlags};
 use crate::counters::Stage;
 use crate::drop_reason::DropReason;
 use crate::icmp;
+use crate::outside;
 use crate::packet::{Headers, Network, Packet, PortKind, Track, Verdict};
 use crate::pipeline::Context;
 use crate::reset;
@@ -69,6 +70,9 @@ fn go_on(packet: &mut Packet, flow: FlowRef, context: &mut Context<'_>) -> Resul
     if let Some(worker) = asked_by
         && context.flows.is_allowed(flow, epoch, of_connections)
     {
+        packet.next_hop = outside::next_hop(packet, context);
+        // There it is another connection, or none.
+        packet.track.flow = None;
         packet.verdict = Verdict::HandOver(worker);
     }
     Ok(())

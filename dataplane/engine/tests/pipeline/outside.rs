@@ -2,10 +2,13 @@
 //! way they came.
 
 use weft_engine::testbed::*;
-use weft_engine::{DropReason, FrontendSpec, MacAddr, Rule, RuleId, RuleVerdict, ServiceSpec};
+use weft_engine::{
+    DropReason, FrontendSpec, MacAddr, Rule, RuleId, RuleVerdict, ServiceSpec, Verdict,
+};
 use weft_wire::{ChecksumField, Protocol, TcpFlags, TcpHeader, build, tcp};
 
 use crate::service::{FAMILIES, ends, ends_of, flows, frontend, inner, set, with_ports};
+use crate::service_errors::addresses;
 use crate::{dropped, is_intact, layers, macs, sent, v4};
 
 /// Client, this node, an address of the service alone, `weft0`, another pod's address on remote four, by family.
@@ -335,6 +338,139 @@ fn a_large_packet_leaves_in_segments_of_the_clients_size() {
             assert!(is_intact(frame) && frame.len() <= 14 + OUTSIDE_MTU as usize);
             assert_eq!(macs(frame), (UPLINK_MAC, ROUTER));
             assert_eq!(ends_of(frame), ends((node, 80), (client, 4000)));
+        }
+    }
+}
+
+#[test]
+fn fragments_follow_their_first_one_in_and_out() {
+    for (side, [a, ..]) in SIDES.into_iter().zip(FAMILIES) {
+        let [client, node, address, _] = side;
+        let mut bed = bed(side, &[a]);
+        let question = from_wire(client, address).udp(4000, 80).payload_len(3000);
+        let question = question.identification(7).build_fragments(1500);
+        for fragment in &question {
+            let out = bed.bytes(UPLINK, fragment.clone());
+            assert_eq!(addresses(sent(&out, A)), (ip(client), ip(a)));
+        }
+        let answer = packet(a, client).udp(8080, 4000).payload_len(3000);
+        for (identification, reversed) in [(8, false), (9, true)] {
+            let mut answer = answer
+                .clone()
+                .identification(identification)
+                .build_fragments(1500);
+            if reversed {
+                answer.reverse();
+            }
+            let count = answer.len();
+            let ran = bed.run(&answer.into_iter().map(|it| (A, it)).collect::<Vec<_>>());
+            let out = ran
+                .in_order
+                .iter()
+                .filter(|it| it.verdict != Verdict::Consumed);
+            let out: Vec<_> = out.map(|it| sent(it, UPLINK)).collect();
+            assert_eq!(out.len(), count);
+            for frame in out {
+                assert_eq!(addresses(frame), (ip(address), ip(client)));
+                assert_eq!(macs(frame), (UPLINK_MAC, ROUTER));
+            }
+        }
+        let question = from_wire(client, node).udp(4000, 80).payload_len(3000);
+        for fragment in question.build_fragments(1500) {
+            let out = bed.bytes(UPLINK, fragment);
+            assert_eq!(dropped(&out), DropReason::OuterFragment);
+        }
+    }
+}
+
+/// An error of `from` about `about`, a frame: nobody listens.
+fn unreachable(packet: build::Packet, about: &[u8]) -> build::Packet {
+    let kind = if about[12..14] == [8, 0] {
+        (3, 3)
+    } else {
+        (1, 4)
+    };
+    packet.icmp(kind.0, kind.1, 0).payload(&about[14..])
+}
+
+#[test]
+fn errors_find_the_pod_and_the_client() {
+    for (side, [a, _, far, _]) in SIDES.into_iter().zip(FAMILIES) {
+        let [client, node, _, weft0] = side;
+        let router = if ip(node).is_ipv4() {
+            "198.51.100.77"
+        } else {
+            "2001:db8:77::1"
+        };
+        let bed_of = |backend, back: &dyn Fn(&mut Testbed) -> (Vec<u8>, u16)| {
+            let mut bed = bed(side, &[backend]);
+            let (answer, port) = back(&mut bed);
+            let error = unreachable(from_wire(router, node), &answer);
+            (bed.one(UPLINK, &error), port, bed)
+        };
+        let question = from_wire(client, node).udp(4000, 80).payload(b"question");
+        let (out, _, mut of_a) = bed_of(a, &|bed| {
+            sent(&bed.one(UPLINK, &question), A);
+            let answer = bed.one(A, &packet(a, client).udp(8080, 4000).payload(b"answer"));
+            (sent(&answer, UPLINK).to_vec(), 4000)
+        });
+        assert_eq!(addresses(sent(&out, A)), (ip(router), ip(a)));
+        assert!(is_intact(&out.bytes));
+        let went = from_wire(client, a)
+            .udp(4000, 8080)
+            .payload(b"question")
+            .build();
+        let out = of_a.one(A, &unreachable(packet(a, client), &went));
+        assert_eq!(addresses(sent(&out, UPLINK)), (ip(node), ip(client)));
+        assert_eq!(macs(&out.bytes), (UPLINK_MAC, ROUTER));
+        assert!(is_intact(&out.bytes));
+        // Another node takes nothing from here that has a router's address.
+        let (out, ..) = bed_of(far, &|bed| {
+            let out = bed.one(UPLINK, &question);
+            let ((_, port), _) = ends_of(inner(sent(&out, UPLINK)));
+            let answer = packet(far, weft0).udp(8080, port).payload(b"answer");
+            let answer = bed.one(UPLINK, &from_four(&answer));
+            (sent(&answer, UPLINK).to_vec(), port)
+        });
+        let frame = inner(sent(&out, UPLINK));
+        assert_eq!(addresses(frame), (ip(weft0), ip(far)));
+        assert!(is_intact(frame));
+        // About what the service never sent.
+        let never = from_wire(node, client).udp(80, 4001).build();
+        let out = of_a.one(UPLINK, &unreachable(from_wire(router, node), &never));
+        assert_eq!(dropped(&out), DropReason::UnderlayUnexpected);
+    }
+}
+
+#[test]
+fn both_ends_hear_when_the_backend_is_gone() {
+    for (side, [a, b, ..]) in SIDES.into_iter().zip(FAMILIES) {
+        let [client, node, ..] = side;
+        for by_client in [true, false] {
+            let mut bed = bed(side, &[a, b]);
+            let to = bed.one(
+                UPLINK,
+                &from_wire(client, node).tcp(4000, 80).flags(TcpFlags::SYN),
+            );
+            let (port, gone, stays) = match to.verdict {
+                Verdict::Tx(A) => (A, a, b),
+                _ => (B, b, a),
+            };
+            set(&mut bed, &spec(&[any_of_node(node)], &[stays]));
+            let data = match by_client {
+                true => (UPLINK, from_wire(client, node).tcp(4000, 80)),
+                false => (port, packet(gone, client).tcp(8080, 4000)),
+            };
+            let ran = bed.run(&[(data.0, data.1.flags(TcpFlags::ACK).payload(b"abc").build())]);
+            assert_eq!(dropped(&ran.packets[0]), DropReason::BackendGone);
+            let to_client = ran
+                .born
+                .iter()
+                .find(|it| it.verdict == Verdict::Tx(UPLINK))
+                .unwrap();
+            assert_eq!(macs(&to_client.bytes), (UPLINK_MAC, ROUTER));
+            assert_eq!(ends_of(&to_client.bytes), ends((node, 80), (client, 4000)));
+            assert!(ran.born.iter().any(|it| it.verdict == Verdict::Tx(port)));
         }
     }
 }

@@ -29,7 +29,7 @@ fn quoted(frame: &[u8]) -> Vec<u8> {
     [&frame[..14], &frame[at..]].concat()
 }
 
-fn addresses(frame: &[u8]) -> (std::net::IpAddr, std::net::IpAddr) {
+pub fn addresses(frame: &[u8]) -> (std::net::IpAddr, std::net::IpAddr) {
     if layers(frame).network == weft_wire::Network::V4 {
         let ip = crate::v4(frame);
         (ip.source().into(), ip.destination().into())

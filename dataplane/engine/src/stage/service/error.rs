@@ -36,8 +36,11 @@ pub(super) fn translate(
     let (went, sent) = (ends(arriving.mirrored()), ends(sent));
     let headers = &mut packet.headers;
     let old = (headers.source, headers.destination);
+    // Another node takes nothing from this one but its own addresses, so there a router outside has the name of the
+    // client it stands for (as nf_nat_icmp_reply_translation in net/netfilter/nf_nat_proto.c).
+    let stands_for_client = packet.outside.is_some() && went.destination != sent.destination;
     let new = (
-        if old.0 == went.destination {
+        if old.0 == went.destination || stands_for_client {
             sent.destination
         } else {
             old.0

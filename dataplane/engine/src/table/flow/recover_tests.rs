@@ -6,9 +6,16 @@ use proptest::prelude::*;
 use weft_xsk::Region;
 
 use super::track_tests::{Bed, Side};
-use super::{Direction, FlowMemory, FlowTable, MemoryError, Tick, Tracked, Upper};
+use super::{
+    Direction, FlowMemory, FlowTable, MacAddr, MemoryError, NextHop, PortId, Tick, Tracked, Upper,
+};
 
 const FLOWS: u32 = 16;
+
+const ROUTER: NextHop = NextHop {
+    port: PortId(3),
+    mac: MacAddr([2, 0, 0, 0, 0, 9]),
+};
 
 fn filled() -> Bed {
     let mut bed = Bed::new(FLOWS);
@@ -28,6 +35,7 @@ fn filled() -> Bed {
             .translate(flow, Bed::numbered(Side::B, 17, 100).tuple)
     );
     bed.table.decide(flow, Direction::Original, 3, 7);
+    bed.table.set_next_hop(flow, ROUTER);
     let key = Bed::numbered(Side::A, 17, 6);
     let (flow, _) = bed
         .table
@@ -55,6 +63,7 @@ fn connections_go_on_and_decisions_do_not() {
     let (flow, direction) = found.expect("found by its reply's tuple");
     assert_eq!(direction, Direction::Reply);
     assert_eq!(bed.table.decision(flow, Direction::Original, 3), 0);
+    assert_eq!(bed.table.next_hop(flow), Some(ROUTER));
     // All that is free can be used, and the longest silent gives way first.
     for number in 200..203 {
         bed.track(Bed::numbered(Side::A, 17, number), Upper::Udp);

@@ -106,7 +106,8 @@ Examples:
     /// payload. An end is ADDRESS, ADDRESS:PORT (IPv6 in brackets), NAMESPACE/POD or NAMESPACE/POD:PORT; the source
     /// may be - for the port's own address. A TCP packet is a SYN unless said otherwise, or data if it has a length.
     /// The packet is taken for the first of its connection; one that is known is shown. Nothing is counted.
-    /// From an uplink the words say what is inside the tunnel, and --from which node sends it. With --file the
+    /// From an uplink the words say what is inside the tunnel, and --from which node sends it; without --from a client
+    /// outside the cluster sends it to a service. With --file the
     /// packets of a capture are taken one by one; those that its file says left by PORT or crossed another port of
     /// this node are left out. Exits with status 1 if a packet would be dropped.
     #[command(after_help = "\

@@ -8,8 +8,8 @@ use crate::batch::Batch;
 use crate::chain::Writer;
 use crate::counters::Stage;
 use crate::packet::{
-    Checksum, Egress, Headers, Origin, Packet, PortId, PortKind, RemoteId, Track, Translation,
-    Verdict,
+    Checksum, Egress, Headers, NextHop, Origin, Packet, PortId, PortKind, RemoteId, Track,
+    Translation, Verdict,
 };
 use crate::pipeline::{Env, Pipeline, PipelineConfig};
 use crate::tables::Tables;
@@ -58,6 +58,8 @@ pub struct Sight {
     pub tunnel: Option<RemoteId>,
     /// Its connection.
     pub track: Track,
+    /// The neighbour that brought it, of a client outside the cluster.
+    pub outside: Option<NextHop>,
     /// What it was before it was translated.
     pub translation: Option<Translation>,
     /// Its way out.
@@ -90,6 +92,7 @@ impl Sight {
             headers: packet.headers,
             tunnel: packet.tunnel,
             track: packet.track,
+            outside: packet.outside,
             translation: packet.translation,
             egress: packet.egress,
             cut_to: packet.cut_to,

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use weft_api::dataplane::PortKind;
 use weft_api::envelope::{ApiError, ErrorKind};
 use weft_api::trace::{PAYLOAD_BYTES_MAX, PacketDescription};
-use weft_engine::{NodeTable, PortEntry, PortId, Remote};
+use weft_engine::{FrontendKey, MacAddr, NodeTable, PortEntry, PortId, Remote};
 use weft_wire::{ChecksumField, Protocol, TcpFlags, build};
 
 use super::{Place, misuse};
@@ -13,6 +13,10 @@ use crate::ports::AttachedPort;
 
 /// Source port of a tunnel packet: one of the dynamic ports (RFC 7348 section 5).
 const TUNNEL_SOURCE_PORT: u16 = 50_000;
+
+/// Who brings a described packet of a client outside the cluster: one of the addresses for documentation (RFC 7042
+/// section 2.1.2).
+const OUTSIDE_MAC: MacAddr = MacAddr([0, 0, 0x5e, 0, 0x53, 1]);
 
 /// Identifier of a described ping.
 const PING_ID: u16 = 1;
@@ -42,6 +46,14 @@ impl Place<'_> {
             } else {
                 packet.build()
             });
+        }
+        let to_service = self.tables.frontend(&FrontendKey {
+            address: destination,
+            protocol: description.protocol,
+            port: description.destination_port,
+        });
+        if description.from_node.is_none() && to_service.is_some() {
+            return Ok(upper(packet.macs(OUTSIDE_MAC, entry.mac), description)?.build());
         }
         let inner = upper(packet, description)?;
         self.tunnelled(inner, entry, node, description)

@@ -76,10 +76,13 @@ fn objects() -> serde_json::Value {
         ]},
         {"kind": "endpoint_policy", "identity": 2, "egress": [], "ingress": []},
         {"kind": "service", "namespace": "shop", "name": "front",
-            "backends": [{"address": "10.1.1.10", "port": 80, "pod": "shop/web"}],
+            "backends": [
+                {"address": "10.1.1.10", "port": 80, "pod": "shop/web"},
+                {"address": "10.1.1.11", "port": 80, "pod": "shop/cart"}],
             "frontends": [
                 {"address": "10.96.0.9", "protocol": 6, "port": 8000, "kind": "cluster-ip", "backends": [0]},
-                {"address": "10.96.0.9", "protocol": 6, "port": 8001, "kind": "cluster-ip", "backends": []}]},
+                {"address": "10.96.0.9", "protocol": 6, "port": 8001, "kind": "cluster-ip", "backends": []},
+                {"address": null, "protocol": 6, "port": 30080, "kind": "node-port", "backends": [1]}]},
     ])
 }
 
@@ -227,6 +230,23 @@ fn the_way_to_another_node_and_back_is_told_with_the_tunnel() {
     let says = "from far through the tunnel: tcp 10.1.2.5:4000 > 10.1.1.11:80 [S], 54 bytes";
     assert_eq!(text(&way, "decap"), says);
     assert_eq!(way.verdict, TraceVerdict::Tx);
+}
+
+#[test]
+fn a_client_outside_needs_no_node_to_send_it() {
+    let mut rig = Rig::new();
+    let asked = PacketDescription {
+        source: Some("203.0.113.9".into()),
+        ..syn("192.0.2.1", 30_080)
+    };
+    let way = rig.ask("u0", TracePacket::Described(asked)).unwrap().way;
+    assert_eq!(text(&way, "decap"), "from outside the cluster to a service");
+    let service = text(&way, "service");
+    assert!(
+        service.ends_with("becomes tcp 203.0.113.9:4000 > 10.1.1.11:80 [S]"),
+        "{service}"
+    );
+    assert_eq!(way.port, Some(PortName("cart".into())));
 }
 
 #[test]

@@ -97,6 +97,9 @@ impl Place<'_> {
         let is_fragment = sight.headers.fragment.is_some();
         match stage {
             Stage::Parse => Some(format!("{}, {} bytes", headers(&sight.headers), sight.len)),
+            Stage::Decap if sight.outside.is_some() => {
+                Some("from outside the cluster to a service".to_owned())
+            }
             Stage::Decap => Some(format!(
                 "from {} through the tunnel: {}, {} bytes",
                 self.remote_name(sight.tunnel?),

@@ -186,7 +186,8 @@ impl Accumulator {
 }
 
 /// The change of a sum when fields of a packet are replaced; one delta may hold many fields and be
-/// applied to several checksums (a translated address changes the IP and the transport one).
+/// applied to several checksums (a translated address changes the IP and the transport one). There is
+/// room for 8,192 fields.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Delta(u32);
 
@@ -201,7 +202,7 @@ impl Delta {
     #[must_use]
     pub const fn word(self, old: u16, new: u16) -> Self {
         // RFC 1624 section 3: subtracting is adding the complement.
-        Self(fold(self.0) as u32 + !old as u32 + new as u32)
+        Self(self.0 + !old as u32 + new as u32)
     }
 
     /// Two words, such as an IPv4 address, were replaced.
@@ -210,7 +211,7 @@ impl Delta {
     pub const fn double(self, old: u32, new: u32) -> Self {
         let old = !old;
         let (removed, added) = ((old >> 16) + (old & 0xffff), (new >> 16) + (new & 0xffff));
-        Self(fold(self.0) as u32 + removed + added)
+        Self(self.0 + removed + added)
     }
 
     /// An IPv4 address was replaced.
@@ -224,7 +225,21 @@ impl Delta {
     #[inline]
     #[must_use]
     pub fn v6(self, old: Ipv6Addr, new: Ipv6Addr) -> Self {
+        if old == new {
+            // Most translations replace one address of the two.
+            return self;
+        }
         self.word(sum(&old.octets()) as u16, sum(&new.octets()) as u16)
+    }
+
+    /// Words of 32 bits at even offsets were replaced.
+    #[inline(always)]
+    #[must_use]
+    pub fn words<const N: usize>(self, old: &[u32; N], new: &[u32; N]) -> Self {
+        let changed = |(old, new): (&u32, &u32)| u64::from(!old) + u64::from(*new);
+        let sum: u64 = old.iter().zip(new).map(changed).sum();
+        let sum = (sum >> 32) + ((sum >> 16) & 0xffff) + (sum & 0xffff);
+        Self(self.0 + sum as u32)
     }
 
     /// The sum `old` of some words became `new`.
@@ -237,13 +252,13 @@ impl Delta {
     /// The new value of a full checksum.
     #[inline]
     pub const fn apply(self, checksum: u16) -> u16 {
-        finish(!checksum as u32 + fold(self.0) as u32)
+        finish(!checksum as u32 + self.0)
     }
 
     /// The new value of a field that holds an uncomplemented sum.
     #[inline]
     pub const fn apply_to_sum(self, sum: u16) -> u16 {
-        fold(sum as u32 + fold(self.0) as u32)
+        fold(sum as u32 + self.0)
     }
 
     /// The new value of a transport checksum after a change in its **pseudo-header**.

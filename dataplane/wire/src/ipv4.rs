@@ -3,7 +3,9 @@
 use core::net::Ipv4Addr;
 
 use zerocopy::network_endian::U16;
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+use zerocopy::{
+    FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned, transmute_mut, transmute_ref,
+};
 
 use crate::checksum;
 use crate::error::{Layer, ParseError, view, view_mut};
@@ -76,6 +78,26 @@ impl Ipv4Header {
         let header: &mut Self = view_mut(bytes, Layer::Ipv4)?;
         let len = header.check(available)?;
         Ok((header, len))
+    }
+
+    /// The header of a packet that begins with these bytes, if it is one without options, as nearly all are.
+    /// Nothing but version and header length is looked at.
+    #[inline(always)]
+    pub fn plain(bytes: &[u8; Self::LEN]) -> Option<&Self> {
+        let header = Self::of(bytes);
+        (header.version_ihl == 0x45).then_some(header)
+    }
+
+    /// The fixed part of a header that was [parsed](Self::parse) before.
+    #[inline(always)]
+    pub fn of(bytes: &[u8; Self::LEN]) -> &Self {
+        transmute_ref!(bytes)
+    }
+
+    /// As [`of`](Self::of), writable.
+    #[inline(always)]
+    pub fn of_mut(bytes: &mut [u8; Self::LEN]) -> &mut Self {
+        transmute_mut!(bytes)
     }
 
     #[inline(always)]
@@ -193,6 +215,20 @@ impl Ipv4Header {
         Ipv4Addr::from_octets(self.destination)
     }
 
+    /// The sum of the fixed part, checksum included: of a header without options it tells whether that
+    /// [holds](checksum::is_valid).
+    #[inline(always)]
+    pub fn sum(&self) -> u32 {
+        let words: &[[u8; 4]; 5] = transmute_ref!(self);
+        // Words are added in native order and swapped at the end: RFC 1071 section 2(B).
+        let sum: u64 = words
+            .iter()
+            .map(|word| u64::from(u32::from_ne_bytes(*word)))
+            .sum();
+        let sum = (sum >> 32) + ((sum >> 16) & 0xffff) + (sum & 0xffff);
+        u32::from(u16::from_be(checksum::fold(sum as u32)))
+    }
+
     /// The pseudo-header's sum for an upper packet of `len` bytes.
     #[inline]
     pub const fn pseudo_sum(&self, len: u16) -> u32 {
@@ -248,7 +284,7 @@ impl Ipv4Header {
     /// Computes the checksum of a header **without options**.
     pub fn fill_checksum(&mut self) {
         self.checksum = U16::new(0);
-        self.checksum = U16::new(checksum::of(self.as_bytes()));
+        self.checksum = U16::new(checksum::finish(self.sum()));
     }
 
     /// Sets the addresses; the checksum is left stale.

@@ -3,7 +3,10 @@
 use core::net::Ipv6Addr;
 
 use zerocopy::network_endian::{U16, U32};
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+use zerocopy::{
+    FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned, transmute, transmute_mut,
+    transmute_ref,
+};
 
 use crate::checksum;
 use crate::error::{Layer, ParseError, view, view_mut};
@@ -66,6 +69,25 @@ impl Ipv6Header {
         let header: &mut Self = view_mut(bytes, Layer::Ipv6)?;
         header.check()?;
         Ok((header, Self::LEN))
+    }
+
+    /// The header of a packet that begins with these bytes, if it is of IPv6.
+    #[inline(always)]
+    pub fn plain(bytes: &[u8; Self::LEN]) -> Option<&Self> {
+        let header = Self::of(bytes);
+        header.check().is_ok().then_some(header)
+    }
+
+    /// A header that was [parsed](Self::parse) before.
+    #[inline(always)]
+    pub fn of(bytes: &[u8; Self::LEN]) -> &Self {
+        transmute_ref!(bytes)
+    }
+
+    /// As [`of`](Self::of), writable.
+    #[inline(always)]
+    pub fn of_mut(bytes: &mut [u8; Self::LEN]) -> &mut Self {
+        transmute_mut!(bytes)
     }
 
     #[inline(always)]
@@ -189,6 +211,14 @@ impl Ipv6Header {
         }
         self.hop_limit -= 1;
         true
+    }
+
+    /// Sets source and destination, four words each; the transport checksum is the caller's.
+    #[inline(always)]
+    pub fn set_addresses(&mut self, words: &[u32; 8]) {
+        let [a, b, c, d, e, f, g, h] = words.map(u32::to_be_bytes);
+        self.source = transmute!([a, b, c, d]);
+        self.destination = transmute!([e, f, g, h]);
     }
 
     /// Sets the source address; the transport checksum is the caller's.

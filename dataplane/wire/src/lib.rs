@@ -61,7 +61,7 @@ pub use neighbour::{NeighbourAdvertisement, NeighbourSolicitation};
 pub use protocol::{Ecn, Protocol};
 pub use sctp::SctpHeader;
 pub use tcp::{TcpFlags, TcpHeader};
-pub use translate::{Ends, UpperPart, translate};
+pub use translate::{Ends, UpperPart, translate, translate_v4, translate_v6};
 pub use udp::UdpHeader;
 pub use vlan::{VlanHeader, VlanTags};
 pub use vxlan::{Vni, VxlanHeader};

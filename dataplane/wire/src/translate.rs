@@ -35,86 +35,133 @@ pub struct UpperPart {
     pub field: ChecksumField,
 }
 
-/// Replaces the addresses, and with `upper` the ports, of a packet that begins with its IP header; `old` is what is
-/// there. Of a later fragment there is no upper part. What lies beyond the end of `packet` stays as it is.
+impl Ends {
+    fn words4(&self) -> Option<[u32; 3]> {
+        match (self.source, self.destination) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                Some([source.to_bits(), destination.to_bits(), self.port_word()])
+            }
+            _ => None,
+        }
+    }
+
+    fn words6(&self) -> Option<[u32; 9]> {
+        let (IpAddr::V6(source), IpAddr::V6(destination)) = (self.source, self.destination) else {
+            return None;
+        };
+        let (source, destination) = (source.to_bits(), destination.to_bits());
+        let word = |at: usize| match at {
+            0..4 => (source >> (96 - 32 * at)) as u32,
+            4..8 => (destination >> (96 - 32 * (at - 4))) as u32,
+            _ => self.port_word(),
+        };
+        Some(core::array::from_fn(word))
+    }
+
+    const fn port_word(&self) -> u32 {
+        (self.ports.0 as u32) << 16 | self.ports.1 as u32
+    }
+}
+
+/// Replaces the addresses, and with `upper` the ports, of a packet that begins with its IP header, which was parsed
+/// before; `old` is what is there. Of a later fragment there is no upper part. What lies beyond the end of `packet`
+/// stays as it is.
 ///
-/// Nothing is changed, and false said, when the bytes are no such packet.
-#[inline]
+/// Nothing is changed, and false said, when the header is cut or the addresses are of two families.
 pub fn translate(packet: &mut [u8], upper: Option<UpperPart>, old: &Ends, new: &Ends) -> bool {
-    let addresses = match (old.source, old.destination, new.source, new.destination) {
-        (IpAddr::V4(from), IpAddr::V4(to), IpAddr::V4(source), IpAddr::V4(destination)) => {
-            let Ok((ip, _)) = Ipv4Header::parse_mut(packet) else {
-                return false;
-            };
-            let delta = Delta::new().v4(from, source).v4(to, destination);
-            ip.set_addresses(source, destination);
-            ip.set_checksum(delta.apply(ip.checksum()));
-            delta
-        }
-        (IpAddr::V6(from), IpAddr::V6(to), IpAddr::V6(source), IpAddr::V6(destination)) => {
-            let Ok((ip, _)) = Ipv6Header::parse_mut(packet) else {
-                return false;
-            };
-            ip.set_source(source);
-            ip.set_destination(destination);
-            Delta::new().v6(from, source).v6(to, destination)
-        }
-        _ => return false,
+    if let (Some(old), Some(new)) = (old.words4(), new.words4()) {
+        translate_v4(packet, upper, &old, &new)
+    } else if let (Some(old), Some(new)) = (old.words6(), new.words6()) {
+        translate_v6(packet, upper, &old, &new)
+    } else {
+        false
+    }
+}
+
+/// As [`translate`], for IPv4. Source, destination and both ports are a word each.
+#[inline(always)]
+pub fn translate_v4(
+    packet: &mut [u8],
+    upper: Option<UpperPart>,
+    old: &[u32; 3],
+    new: &[u32; 3],
+) -> bool {
+    let Some(ip) = packet.first_chunk_mut().map(Ipv4Header::of_mut) else {
+        return false;
     };
+    let delta = Delta::new().words(&[old[0], old[1]], &[new[0], new[1]]);
+    ip.set_addresses(new[0].into(), new[1].into());
+    ip.set_checksum(delta.apply(ip.checksum()));
     if let Some(upper) = upper
         && let Some(bytes) = packet.get_mut(upper.at..)
     {
-        translate_upper(bytes, &upper, addresses, (old.ports, new.ports));
+        translate_upper(bytes, &upper, delta, (old[2], new[2]));
+    }
+    true
+}
+
+/// As [`translate`], for IPv6. Source and destination are four words each, both ports one.
+#[inline(always)]
+pub fn translate_v6(
+    packet: &mut [u8],
+    upper: Option<UpperPart>,
+    old: &[u32; 9],
+    new: &[u32; 9],
+) -> bool {
+    let Some(ip) = packet.first_chunk_mut().map(Ipv6Header::of_mut) else {
+        return false;
+    };
+    let ([old @ .., old_ports], [new @ .., new_ports]) = (old, new);
+    ip.set_addresses(new);
+    if let Some(upper) = upper
+        && let Some(bytes) = packet.get_mut(upper.at..)
+    {
+        let delta = Delta::new().words::<8>(old, new);
+        translate_upper(bytes, &upper, delta, (*old_ports, *new_ports));
     }
     true
 }
 
 /// The ports stand in the same place in all three protocols.
-#[inline]
+#[inline(always)]
 fn translate_upper(
     bytes: &mut [u8],
     upper: &UpperPart,
     addresses: Delta,
-    (old, new): ((u16, u16), (u16, u16)),
+    (before, after): (u32, u32),
 ) {
-    if !matches!(
-        upper.protocol,
-        Protocol::TCP | Protocol::UDP | Protocol::SCTP
-    ) {
-        return;
-    }
+    let checksum_at = match upper.protocol {
+        Protocol::TCP => TcpHeader::CHECKSUM_AT,
+        Protocol::UDP => UdpHeader::CHECKSUM_AT,
+        Protocol::SCTP => SCTP_CHECKSUM_AT,
+        _ => return,
+    };
     let Some(ports) = bytes.first_chunk_mut::<4>() else {
         return;
     };
-    let (before, after) = (word(old), word(new));
     *ports = after.to_be_bytes();
-    match upper.protocol {
-        Protocol::SCTP => {
-            if let Some(crc) = bytes.get_mut(8..).and_then(<[u8]>::first_chunk_mut::<4>) {
-                let moved = sctp::crc_moved(u32::from_le_bytes(*crc), before ^ after, upper.len);
-                *crc = moved.to_le_bytes();
-            }
+    let Some(field) = bytes.get_mut(checksum_at..) else {
+        return;
+    };
+    if upper.protocol == Protocol::SCTP {
+        if let Some(crc) = field.first_chunk_mut() {
+            let moved = sctp::crc_moved(u32::from_le_bytes(*crc), before ^ after, upper.len);
+            *crc = moved.to_le_bytes();
         }
-        protocol => {
-            let at = match protocol {
-                Protocol::TCP => TcpHeader::CHECKSUM_AT,
-                _ => UdpHeader::CHECKSUM_AT,
-            };
-            if let Some(field) = bytes.get_mut(at..).and_then(<[u8]>::first_chunk_mut::<2>) {
-                let present = u16::from_be_bytes(*field);
-                let is_absent = protocol == Protocol::UDP && present == 0;
-                if !is_absent {
-                    let ports = (before, after);
-                    let moved = moved(present, upper, addresses, ports);
-                    *field = moved.to_be_bytes();
-                }
-            }
+    } else if let Some(field) = field.first_chunk_mut() {
+        let present = u16::from_be_bytes(*field);
+        let is_absent = upper.protocol == Protocol::UDP && present == 0;
+        if !is_absent {
+            *field = moved(present, upper, addresses, (before, after)).to_be_bytes();
         }
     }
 }
 
+/// Offset of the CRC32c in an SCTP header (RFC 9260 section 3.1).
+const SCTP_CHECKSUM_AT: usize = 8;
+
 /// A partial checksum holds the pseudo-header's sum: addresses, but no ports.
-#[inline]
+#[inline(always)]
 fn moved(present: u16, upper: &UpperPart, addresses: Delta, ports: (u32, u32)) -> u16 {
     match upper.field {
         ChecksumField::Partial => addresses.apply_to_sum(present),
@@ -127,10 +174,6 @@ fn moved(present: u16, upper: &UpperPart, addresses: Delta, ports: (u32, u32)) -
             }
         }
     }
-}
-
-const fn word(ports: (u16, u16)) -> u32 {
-    (ports.0 as u32) << 16 | ports.1 as u32
 }
 
 #[cfg(test)]

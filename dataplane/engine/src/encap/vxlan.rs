@@ -6,7 +6,7 @@ use weft_wire::{
     EtherType, EthernetHeader, Ipv4Header, Ipv6Header, MacAddr, Protocol, UdpHeader, Vni,
     VxlanHeader, checksum, vxlan,
 };
-use zerocopy::IntoBytes;
+use zerocopy::{Immutable, IntoBytes, Unaligned, transmute};
 
 /// Bytes an inner IP packet grows by before it meets the underlay's MTU: 50 over IPv4, 70 over IPv6.
 /// As many as [`front_len`], since the inner Ethernet header counts and the outer one does not.
@@ -47,42 +47,54 @@ pub struct Outer {
 impl Outer {
     /// Writes the headers into the first [`front_len`] bytes of `front`. False when the addresses are of two
     /// families, or the packet would be longer than IP can say.
+    #[inline]
     pub fn write(&self, front: &mut [u8]) -> bool {
-        match self.addresses {
+        let written = match self.addresses {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
                 self.write_v4(source, destination, front)
             }
             (IpAddr::V6(source), IpAddr::V6(destination)) => {
                 self.write_v6(source, destination, front)
             }
-            _ => false,
-        }
+            _ => None,
+        };
+        written.is_some()
     }
 
-    fn write_v4(&self, source: Ipv4Addr, destination: Ipv4Addr, front: &mut [u8]) -> bool {
-        let Some(udp_len) = self.udp_len(Ipv4Header::LEN) else {
-            return false;
-        };
+    #[inline(always)]
+    fn write_v4(&self, source: Ipv4Addr, destination: Ipv4Addr, front: &mut [u8]) -> Option<()> {
+        let udp_len = self.udp_len(Ipv4Header::LEN)?;
         let mut ip = Ipv4Header::new(source, destination, Protocol::UDP, udp_len);
         ip.set_tos(self.class);
         ip.set_identification(self.identification);
-        ip.set_dont_fragment(true);
         ip.fill_checksum();
-        self.put(front, EtherType::IPV4, ip.as_bytes(), udp_len)
+        *front.first_chunk_mut::<{ size_of::<Front4>() }>()? = transmute!(Front4 {
+            ethernet: self.ethernet(EtherType::IPV4),
+            ip,
+            udp: self.udp(udp_len),
+            tunnel: VxlanHeader::new(self.vni),
+        });
+        Some(())
     }
 
-    fn write_v6(&self, source: Ipv6Addr, destination: Ipv6Addr, front: &mut [u8]) -> bool {
-        let Some(udp_len) = self.udp_len(0) else {
-            return false;
-        };
+    #[inline(always)]
+    fn write_v6(&self, source: Ipv6Addr, destination: Ipv6Addr, front: &mut [u8]) -> Option<()> {
+        let udp_len = self.udp_len(0)?;
         let mut ip = Ipv6Header::new(source, destination, Protocol::UDP, udp_len);
         ip.set_traffic_class(self.class);
         // RFC 6438: routers that do not look for ports balance by the label.
         ip.set_flow_label(self.flow_hash);
-        self.put(front, EtherType::IPV6, ip.as_bytes(), udp_len)
+        *front.first_chunk_mut::<{ size_of::<Front6>() }>()? = transmute!(Front6 {
+            ethernet: self.ethernet(EtherType::IPV6),
+            ip,
+            udp: self.udp(udp_len),
+            tunnel: VxlanHeader::new(self.vni),
+        });
+        Some(())
     }
 
     /// Length of the UDP datagram, `None` when it and `ip_len` more bytes exceed 16 bits.
+    #[inline(always)]
     fn udp_len(&self, ip_len: usize) -> Option<u16> {
         let udp = UdpHeader::LEN + VxlanHeader::LEN + self.inner_len;
         u16::try_from(udp + ip_len).ok()?;
@@ -90,22 +102,39 @@ impl Outer {
     }
 
     #[inline(always)]
-    fn put(&self, front: &mut [u8], ether_type: EtherType, ip: &[u8], udp_len: u16) -> bool {
-        let ethernet = EthernetHeader::new(self.macs.1, self.macs.0, ether_type);
+    const fn ethernet(&self, ether_type: EtherType) -> EthernetHeader {
+        EthernetHeader::new(self.macs.1, self.macs.0, ether_type)
+    }
+
+    #[inline(always)]
+    fn udp(&self, udp_len: u16) -> UdpHeader {
         let payload_len = udp_len - UdpHeader::LEN as u16;
-        let udp = UdpHeader::new(vxlan::source_port(self.flow_hash), self.port, payload_len);
-        let tunnel = VxlanHeader::new(self.vni);
-        let mut at = 0;
-        for part in [ethernet.as_bytes(), ip, udp.as_bytes(), tunnel.as_bytes()] {
-            let Some(room) = front.get_mut(at..at + part.len()) else {
-                return false;
-            };
-            room.copy_from_slice(part);
-            at += part.len();
-        }
-        true
+        UdpHeader::new(vxlan::source_port(self.flow_hash), self.port, payload_len)
     }
 }
+
+/// What stands in front of an inner frame over IPv4.
+#[derive(IntoBytes, Immutable, Unaligned)]
+#[repr(C)]
+struct Front4 {
+    ethernet: EthernetHeader,
+    ip: Ipv4Header,
+    udp: UdpHeader,
+    tunnel: VxlanHeader,
+}
+
+/// The same over IPv6.
+#[derive(IntoBytes, Immutable, Unaligned)]
+#[repr(C)]
+struct Front6 {
+    ethernet: EthernetHeader,
+    ip: Ipv6Header,
+    udp: UdpHeader,
+    tunnel: VxlanHeader,
+}
+
+const _: () = assert!(size_of::<Front4>() == front_len(IpAddr::V4(Ipv4Addr::UNSPECIFIED)));
+const _: () = assert!(size_of::<Front6>() == front_len(IpAddr::V6(Ipv6Addr::UNSPECIFIED)));
 
 /// Corrects the lengths of headers that [`Outer::write`] wrote at the start of `front`, for another
 /// inner frame behind them, and gives them another identification.

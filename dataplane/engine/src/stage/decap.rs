@@ -39,7 +39,7 @@ pub(crate) fn process(packets: &mut [Packet], context: &mut Context<'_>) {
 
 #[inline]
 fn decap(packet: &mut Packet, context: &mut Context<'_>) -> Result<(), DropReason> {
-    let outer = packet.headers;
+    let outer = &packet.headers;
     let is_tunnel = outer.protocol == Protocol::UDP
         && outer.ports.1 == context.node.vxlan_port
         && context.node.addresses.contains(&outer.destination);
@@ -138,11 +138,12 @@ fn merge_ecn(packet: &mut Packet, outer: Ecn, context: &Context<'_>) -> Result<(
     .map_err(|_| DropReason::Truncated)
 }
 
-#[inline]
+#[inline(always)]
 fn ecn(packet: &[u8], network: Network) -> Option<Ecn> {
     match network {
-        Network::V4 => Ipv4Header::parse(packet).ok().map(|(ip, _)| ip.ecn()),
-        Network::V6 => Ipv6Header::parse(packet).ok().map(|(ip, _)| ip.ecn()),
+        // Parse looked at the headers.
+        Network::V4 => Some(Ipv4Header::of(packet.first_chunk()?).ecn()),
+        Network::V6 => Some(Ipv6Header::of(packet.first_chunk()?).ecn()),
         Network::None | Network::Arp => None,
     }
 }

@@ -29,7 +29,7 @@ pub(crate) fn process(packets: &mut [Packet], context: &mut Context<'_>) {
 #[inline]
 fn encap(packet: &mut Packet, id: RemoteId, context: &mut Context<'_>) -> Result<(), DropReason> {
     let remote = context.tables.remote(id).ok_or(DropReason::NoNeighbour)?;
-    let path = remote.path.ok_or(DropReason::NoNeighbour)?;
+    let path = remote.path.as_ref().ok_or(DropReason::NoNeighbour)?;
     *context.ip_id = context.ip_id.wrapping_add(1);
     let front = vxlan::front_len(remote.vtep);
     let outer = Outer {
@@ -75,9 +75,12 @@ fn class(packet: &Packet, context: &Context<'_>) -> u8 {
         .frames
         .first()
         .map_or(&[][..], |first| &context.umem.bytes(first)[l3..]);
+    // Parse looked at the headers.
     match packet.headers.network {
-        Network::V4 => Ipv4Header::parse(bytes).map_or(0, |(ip, _)| ip.tos()),
-        _ => Ipv6Header::parse(bytes).map_or(0, |(ip, _)| ip.traffic_class()),
+        Network::V4 => bytes.first_chunk().map_or(0, |ip| Ipv4Header::of(ip).tos()),
+        _ => bytes
+            .first_chunk()
+            .map_or(0, |ip| Ipv6Header::of(ip).traffic_class()),
     }
 }
 

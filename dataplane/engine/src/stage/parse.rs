@@ -5,6 +5,8 @@
 //! Drops:  whatever is malformed, tagged, for others, for groups, or dictates its path.
 //! Order:  first; everything after relies on the offsets found here lying inside the first frame.
 
+mod plain;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use weft_wire::icmp::v6;
@@ -27,15 +29,13 @@ pub(crate) fn process(packets: &mut [Packet], context: &mut Context<'_>) {
 
 #[inline]
 fn parse(packet: &mut Packet, context: &mut Context<'_>) -> Result<(), DropReason> {
-    let port = context
-        .tables
-        .port(packet.rx)
-        .ok_or(DropReason::PortUnknown)?;
+    let port = context.tables.port(packet.rx);
+    let port = port.ok_or(DropReason::PortUnknown)?;
     let uplink = packet.rx_kind == PortKind::Uplink;
     let own_mac = if uplink {
-        port.mac
+        &port.mac
     } else {
-        context.node.gateway_mac
+        &context.node.gateway_mac
     };
     check_receiver(packet, context.umem, own_mac)?;
     headers(packet, context.umem, context.pool)?;
@@ -48,12 +48,12 @@ fn parse(packet: &mut Packet, context: &mut Context<'_>) -> Result<(), DropReaso
 
 /// Groups are for later: neighbour discovery of the gateway comes to one.
 #[inline]
-fn check_receiver(packet: &Packet, umem: &Umem, own: MacAddr) -> Result<(), DropReason> {
+fn check_receiver(packet: &Packet, umem: &Umem, own: &MacAddr) -> Result<(), DropReason> {
     let first = packet.frames.first().ok_or(DropReason::Truncated)?;
     let (ethernet, _) =
         EthernetHeader::parse(umem.bytes(first)).map_err(|_| DropReason::Truncated)?;
     let to = ethernet.destination();
-    if to == own || to.is_multicast() || own == MacAddr::ZERO {
+    if to == *own || to.is_multicast() || *own == MacAddr::ZERO {
         Ok(())
     } else {
         Err(DropReason::DestinationMac)
@@ -61,13 +61,16 @@ fn check_receiver(packet: &Packet, umem: &Umem, own: MacAddr) -> Result<(), Drop
 }
 
 /// Parses a frame whose receiver was checked, and trims the packet to its IP length.
-#[inline]
+#[inline(always)]
 pub(crate) fn headers(
     packet: &mut Packet,
     umem: &Umem,
     pool: &mut FramePool,
 ) -> Result<(), DropReason> {
-    let total = packet.total_len();
+    let total = match packet.frames.as_slice() {
+        [one] => one.len(),
+        _ => packet.total_len(),
+    };
     let first = packet.frames.first().ok_or(DropReason::Truncated)?;
     let frame = Bytes {
         first: umem.bytes(first),
@@ -90,8 +93,17 @@ struct Bytes<'a> {
 
 impl Bytes<'_> {
     /// Writes `headers` whole, or leaves them without meaning.
-    #[inline]
+    #[inline(always)]
     fn read(&self, headers: &mut Headers) -> Result<(), DropReason> {
+        if plain::read(self.first, self.total, headers) {
+            return Ok(());
+        }
+        self.read_any(headers)
+    }
+
+    /// As [`Bytes::read`], whatever the packet is.
+    #[inline(never)]
+    fn read_any(&self, headers: &mut Headers) -> Result<(), DropReason> {
         let (ethernet, l3) =
             EthernetHeader::parse(self.first).map_err(|_| DropReason::Truncated)?;
         let to = ethernet.destination();
@@ -149,7 +161,7 @@ impl Bytes<'_> {
         if total_len > self.total - l3 {
             return Err(DropReason::Truncated);
         }
-        if !checksum::is_valid(header_sum(&packet[..len])) {
+        if !checksum::is_valid(checksum::sum(&packet[..len])) {
             return Err(DropReason::Ipv4Checksum);
         }
         if len > Ipv4Header::LEN {
@@ -274,21 +286,6 @@ impl Bytes<'_> {
     }
 }
 
-/// Sum of an IPv4 header. Five words are the rule, and worth not being a loop.
-#[inline(always)]
-fn header_sum(header: &[u8]) -> u32 {
-    let (words, rest) = header.as_chunks::<4>();
-    let &[a, b, c, d, e] = words else {
-        return checksum::sum(header);
-    };
-    debug_assert!(rest.is_empty(), "an IPv4 header is counted in words");
-    let sum: u64 = [a, b, c, d, e]
-        .map(|word| u64::from(u32::from_be_bytes(word)))
-        .into_iter()
-        .sum();
-    (sum >> 32) as u32 + ((sum >> 16) & 0xffff) as u32 + (sum & 0xffff) as u32
-}
-
 #[cold]
 fn check_options(packet: &[u8]) -> Result<(), DropReason> {
     let options = Ipv4Options::of(packet).map_err(|_| DropReason::Ipv4Malformed)?;
@@ -304,14 +301,17 @@ fn check_options(packet: &[u8]) -> Result<(), DropReason> {
 }
 
 /// RFC 1812 section 5.3.7.
-#[inline]
+#[inline(always)]
 fn check_v4(source: Ipv4Addr, destination: Ipv4Addr) -> Result<(), DropReason> {
     let (from, to) = (source.octets()[0], destination.octets()[0]);
-    if from == 0 || from == 127 || from >= 224 || to == 0 || to == 127 {
+    let is_host = |first: u8| (1..224).contains(&first) && first != 127;
+    if is_host(from) && is_host(to) {
+        return Ok(());
+    }
+    if !is_host(from) || to < 224 {
         return Err(DropReason::Martian);
     }
     match to {
-        0..224 => Ok(()),
         224..240 => Err(DropReason::Multicast),
         _ if destination.is_broadcast() => Err(DropReason::Broadcast),
         _ => Err(DropReason::Martian),

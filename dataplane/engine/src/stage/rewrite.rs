@@ -5,6 +5,8 @@
 //! Order:  behind route, which checked that the TTL allows it and may have quoted the old bytes; in front of
 //!         encap, since MSS and TTL are the inner packet's.
 
+use std::net::IpAddr;
+
 use weft_wire::tcp::{TcpOption, TcpOptions};
 use weft_wire::{EthernetHeader, Ipv4Header, Ipv6Header, MacAddr, Protocol, TcpHeader, tcp};
 
@@ -20,7 +22,7 @@ pub(crate) fn process(packets: &mut [Packet], context: &mut Context<'_>) {
 
 #[inline]
 fn rewrite(packet: &mut Packet, context: &mut Context<'_>) -> Result<(), DropReason> {
-    let (destination, source) = macs(packet.egress, context)?;
+    let (destination, source) = macs(&packet.egress, context)?;
     let hop = counts_as_hop(packet);
     let headers = packet.headers;
     let l3 = usize::from(headers.l3);
@@ -29,17 +31,11 @@ fn rewrite(packet: &mut Packet, context: &mut Context<'_>) -> Result<(), DropRea
     let first = packet.frames.first_mut().ok_or(DropReason::Truncated)?;
     let bytes = context.umem.bytes_mut(first);
     if let Ok((ethernet, _)) = EthernetHeader::parse_mut(bytes) {
-        ethernet.set_destination(destination);
-        ethernet.set_source(source);
+        ethernet.set_destination(*destination);
+        ethernet.set_source(*source);
     }
     if hop {
-        let taken = match headers.network {
-            Network::V4 => {
-                Ipv4Header::parse_mut(&mut bytes[l3..]).is_ok_and(|(ip, _)| ip.decrement_ttl())
-            }
-            _ => Ipv6Header::parse_mut(&mut bytes[l3..])
-                .is_ok_and(|(ip, _)| ip.decrement_hop_limit()),
-        };
+        let taken = take_hop(&mut bytes[l3..], headers.network);
         debug_assert!(taken, "route drops packets that may not be forwarded");
     }
     if let Some(max) = mss_max {
@@ -52,25 +48,44 @@ fn rewrite(packet: &mut Packet, context: &mut Context<'_>) -> Result<(), DropRea
     Ok(())
 }
 
+/// Takes one off the TTL or hop limit of a packet whose header parse looked at.
+#[inline(always)]
+fn take_hop(packet: &mut [u8], network: Network) -> bool {
+    match network {
+        Network::V4 => {
+            let ip = packet.first_chunk_mut().map(Ipv4Header::of_mut);
+            ip.is_some_and(Ipv4Header::decrement_ttl)
+        }
+        _ => {
+            let ip = packet.first_chunk_mut().map(Ipv6Header::of_mut);
+            ip.is_some_and(Ipv6Header::decrement_hop_limit)
+        }
+    }
+}
+
 /// Destination and source of the (inner) frame.
 #[inline]
-fn macs(egress: Egress, context: &Context<'_>) -> Result<(MacAddr, MacAddr), DropReason> {
+fn macs<'a>(
+    egress: &'a Egress,
+    context: &Context<'a>,
+) -> Result<(&'a MacAddr, &'a MacAddr), DropReason> {
     match egress {
         Egress::Local(port) | Egress::Host { port, .. } => {
-            let port = context.tables.port(port).ok_or(DropReason::PortGone)?;
-            Ok((port.mac, context.node.gateway_mac))
+            let port = context.tables.port(*port).ok_or(DropReason::PortGone)?;
+            Ok((&port.mac, &context.node.gateway_mac))
         }
         Egress::Remote(id) => {
-            let remote = context.tables.remote(id).ok_or(DropReason::NoNeighbour)?;
-            let own = context
-                .node
-                .vtep_mac(remote.vtep)
-                .ok_or(DropReason::NoNeighbour)?;
-            Ok((remote.vtep_mac, own))
+            let remote = context.tables.remote(*id).ok_or(DropReason::NoNeighbour)?;
+            let own = match remote.vtep {
+                IpAddr::V4(_) => &context.node.vtep4_mac,
+                IpAddr::V6(_) => &context.node.vtep6_mac,
+            };
+            let own = own.as_ref().ok_or(DropReason::NoNeighbour)?;
+            Ok((&remote.vtep_mac, own))
         }
         Egress::Outside(next_hop) => {
             let port = context.tables.port(next_hop.port);
-            Ok((next_hop.mac, port.ok_or(DropReason::PortGone)?.mac))
+            Ok((&next_hop.mac, &port.ok_or(DropReason::PortGone)?.mac))
         }
         Egress::Unknown => Err(DropReason::PortGone),
     }

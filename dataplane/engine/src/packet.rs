@@ -7,7 +7,7 @@ use weft_wire::{ChecksumField, Fragment, MacAddr, Protocol, TcpFlags};
 use weft_xsk::{FrameChain, Gso};
 
 use crate::drop_reason::DropReason;
-use crate::table::flow::{Direction, FlowRef, FlowTable, Tuple};
+use crate::table::flow::{Decided, Direction, FlowRef, FlowTable, Tuple};
 use crate::table::service::{BackendId, ServiceId};
 
 /// A port of this node: index into [`crate::Tables`]' ports.
@@ -273,6 +273,8 @@ pub struct Track {
     pub related: bool,
     /// The connection's packets are translated.
     pub translated: bool,
+    /// What was decided before about packets of its direction.
+    pub decided: Decided,
     /// Hash of what names the connection, the same for both directions; 0 while not computed.
     pub hash: u64,
 }

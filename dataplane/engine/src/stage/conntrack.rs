@@ -36,6 +36,39 @@ pub(crate) fn process(packets: &mut [Packet], context: &mut Context<'_>) {
 fn track(packet: &mut Packet, now: Tick, context: &mut Context<'_>) -> Result<(), DropReason> {
     let headers = &packet.headers;
     let first = packet.frames.first().ok_or(DropReason::Truncated)?;
+    let Some(upper) = read::upper(headers, context.umem.bytes(first)) else {
+        return track_any(packet, now, context);
+    };
+    match Tuple::new(headers.source, headers.destination, headers.ports) {
+        // What follows is compiled for each family.
+        Some(tuple @ Tuple::V4(_)) => track_upper(packet, tuple, upper, (now, context)),
+        Some(tuple @ Tuple::V6(_)) => track_upper(packet, tuple, upper, (now, context)),
+        None => Ok(()),
+    }
+}
+
+/// A whole packet of TCP or UDP.
+#[inline(always)]
+fn track_upper(
+    packet: &mut Packet,
+    tuple: Tuple,
+    upper: Upper,
+    (now, context): (Tick, &mut Context<'_>),
+) -> Result<(), DropReason> {
+    let protocol = packet.headers.protocol.0;
+    let seen = seen(&packet.headers, FlowKey { tuple, protocol }, upper, context);
+    packet.track.hash = seen.hash;
+    match context.flows.follow(&seen, now) {
+        Some(tracked) => note_known(packet, tracked, context),
+        None => Ok(()),
+    }
+}
+
+/// Any packet.
+#[inline(never)]
+fn track_any(packet: &mut Packet, now: Tick, context: &mut Context<'_>) -> Result<(), DropReason> {
+    let headers = &packet.headers;
+    let first = packet.frames.first().ok_or(DropReason::Truncated)?;
     let seed = context.flows.seed();
     let seen = match read::message(headers, context.umem.bytes(first)) {
         Message::Packet(key, upper) => seen(headers, key, upper, context),
@@ -50,16 +83,13 @@ fn track(packet: &mut Packet, now: Tick, context: &mut Context<'_>) -> Result<()
         None => seen.hash,
         Some(_) => read::flow_hash(headers, seed),
     };
-    if let Some(tracked) = context.flows.follow(&seen, now) {
-        note(packet, tracked)?;
-        if packet.outside.is_some() {
-            outside::remember(packet, context);
-        }
+    match context.flows.follow(&seen, now) {
+        Some(tracked) => note_known(packet, tracked, context),
+        None => Ok(()),
     }
-    Ok(())
 }
 
-#[inline]
+#[inline(always)]
 fn seen(headers: &Headers, key: FlowKey, upper: Upper, context: &Context<'_>) -> Seen {
     Seen {
         key,
@@ -69,7 +99,21 @@ fn seen(headers: &Headers, key: FlowKey, upper: Upper, context: &Context<'_>) ->
     }
 }
 
-#[inline]
+/// Notes the connection of a packet, and with it who brought a client's.
+#[inline(always)]
+fn note_known(
+    packet: &mut Packet,
+    tracked: Tracked,
+    context: &mut Context<'_>,
+) -> Result<(), DropReason> {
+    note(packet, tracked)?;
+    if packet.outside.is_some() {
+        outside::remember(packet, context);
+    }
+    Ok(())
+}
+
+#[inline(always)]
 fn note(packet: &mut Packet, tracked: Tracked) -> Result<(), DropReason> {
     match tracked {
         Tracked::Flow {
@@ -77,12 +121,14 @@ fn note(packet: &mut Packet, tracked: Tracked) -> Result<(), DropReason> {
             direction,
             is_new,
             translated,
+            decided,
         } => {
             packet.track = Track {
                 flow: Some(flow),
                 direction,
                 is_new,
                 translated,
+                decided,
                 ..packet.track
             };
             Ok(())
@@ -132,11 +178,7 @@ pub(super) fn begin(packet: &mut Packet, context: &mut Context<'_>) -> Result<()
             context.flows.begin_translated(&seen, reply, backend, now)
         }
     };
-    note(packet, tracked)?;
-    if packet.outside.is_some() {
-        outside::remember(packet, context);
-    }
-    Ok(())
+    note_known(packet, tracked, context)
 }
 
 /// What names the packet that an ICMP error quotes.

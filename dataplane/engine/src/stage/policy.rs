@@ -38,6 +38,8 @@ pub(crate) fn process(packets: &mut [Packet], context: &mut Context<'_>) {
     let mut begun = Begun::default();
     super::each(Stage::Policy, packets, context, |packet, context| {
         match packet.track.flow {
+            // What was decided under these tables was allowed by them.
+            Some(_) if packet.track.decided.epoch == epoch => Ok(()),
             Some(flow) if context.flows.is_allowed(flow, epoch, policy_epoch) => Ok(()),
             // An error about an allowed connection; nothing of it is decided by it.
             Some(_) if packet.track.related => Ok(()),

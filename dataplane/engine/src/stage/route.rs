@@ -48,12 +48,19 @@ fn decided(packet: &mut Packet, context: &Context<'_>) -> Option<u32> {
         flow: Some(flow),
         direction,
         related: false,
+        decided,
         ..
     } = packet.track
     else {
         return None;
     };
-    let decision = context.flows.decision(flow, direction, epoch(context));
+    let epoch = epoch(context);
+    let decision = if decided.epoch == epoch && decided.decision != 0 {
+        decided.decision
+    } else {
+        // Another packet of this batch may have asked since conntrack looked.
+        context.flows.decision(flow, direction, epoch)
+    };
     let egress = Egress::decode(decision, packet.rx_kind)?;
     // The ports and nodes of a decision are in the tables it was made under.
     let mtu = match egress {

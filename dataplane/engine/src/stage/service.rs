@@ -28,7 +28,7 @@ use crate::table::service::{Backend, Chance, Client, Frontend, FrontendKey};
 
 pub(crate) use translate::{readdress, restore};
 
-use translate::translate;
+use translate::{translate, translate_from};
 
 /// Seed of the hash by which backends are chosen: no secret, since all nodes have to choose alike.
 const CHOICE: HashSeed = HashSeed::new(0x6d61_676c_6576);
@@ -58,13 +58,35 @@ fn go_on(packet: &mut Packet, flow: FlowRef, context: &mut Context<'_>) -> Resul
         context.tables.epoch() as u32,
         context.tables.connections_epoch(),
     );
-    if !context.flows.is_allowed(flow, epoch, of_connections) && is_gone(flow, context) {
+    // What was decided under these tables has its backend.
+    if packet.track.decided.epoch != epoch
+        && !context.flows.is_allowed(flow, epoch, of_connections)
+        && is_gone(flow, context)
+    {
         return end(packet, flow, direction, context);
     }
-    let Some(there) = context.flows.translation(flow, direction) else {
+    let Some((came, there)) = context.flows.passage(flow, direction) else {
         // It ended earlier in this batch.
         return begin_anew(packet, context);
     };
+    if packet.sought {
+        return go_back(packet, flow, there, context);
+    }
+    translate_from(packet, (came, there), context)
+}
+
+/// Translates a packet another worker asked about.
+#[cold]
+fn go_back(
+    packet: &mut Packet,
+    flow: FlowRef,
+    there: Tuple,
+    context: &mut Context<'_>,
+) -> Result<(), DropReason> {
+    let (epoch, of_connections) = (
+        context.tables.epoch() as u32,
+        context.tables.connections_epoch(),
+    );
     let asked_by = fragments_at(packet, context);
     translate(packet, there, context)?;
     if let Some(worker) = asked_by
@@ -81,9 +103,7 @@ fn go_on(packet: &mut Packet, flow: FlowRef, context: &mut Context<'_>) -> Resul
 /// The worker to which a first fragment goes back translated, since the later ones wait for it there: it asked whose
 /// connection this is.
 fn fragments_at(packet: &Packet, context: &Context<'_>) -> Option<u16> {
-    if !packet.sought || packet.headers.fragment.is_none() {
-        return None;
-    }
+    packet.headers.fragment?;
     owner::owner(packet, context).filter(|it| *it != context.worker)
 }
 

@@ -42,8 +42,21 @@ pub(crate) fn flow_hash(headers: &Headers, seed: HashSeed) -> u64 {
     tuple.map_or(0, |tuple| FlowKey { tuple, protocol }.hash(seed))
 }
 
-/// Reads a packet whose first buffer is `bytes`.
+/// What a whole packet of TCP or UDP says, whose first buffer is `bytes`; `None` of others.
 #[inline(always)]
+pub(super) fn upper(headers: &Headers, bytes: &[u8]) -> Option<Upper> {
+    match headers.protocol {
+        _ if headers.fragment.is_some() => None,
+        Protocol::UDP => Some(Upper::Udp),
+        Protocol::TCP => {
+            let upper = bytes.get(usize::from(headers.l4)..)?;
+            segment(headers, upper).map(Upper::Tcp)
+        }
+        _ => None,
+    }
+}
+
+/// Reads a packet whose first buffer is `bytes`.
 pub(super) fn message(headers: &Headers, bytes: &[u8]) -> Message {
     let Some(upper) = bytes.get(usize::from(headers.l4)..) else {
         return Message::None;

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use weft_wire::{Ends, Protocol, UpperPart};
+use weft_wire::{Protocol, UpperPart};
 
 use crate::drop_reason::DropReason;
 use crate::packet::{Packet, Translation};
@@ -10,26 +10,48 @@ use crate::pipeline::Context;
 use crate::table::flow::Tuple;
 
 /// Gives the packet the addresses and ports `there`, and takes down what it came with.
-#[inline]
+#[inline(never)]
 pub(super) fn translate(
     packet: &mut Packet,
     there: Tuple,
     context: &mut Context<'_>,
 ) -> Result<(), DropReason> {
-    let headers = &packet.headers;
-    let came = Tuple::new(headers.source, headers.destination, headers.ports);
-    rewrite(packet, there, context)?;
+    match came(packet) {
+        Some(came) => translate_from(packet, (came, there), context),
+        None => Err(DropReason::Truncated),
+    }
+}
+
+/// As [`translate`], of a packet known to have the addresses and ports `came`.
+#[inline(always)]
+pub(super) fn translate_from(
+    packet: &mut Packet,
+    (came, there): (Tuple, Tuple),
+    context: &mut Context<'_>,
+) -> Result<(), DropReason> {
+    // What is done to it is compiled for each family.
+    match (came, there) {
+        (Tuple::V4(_), Tuple::V4(_)) => rewrite(packet, (came, there), context)?,
+        (Tuple::V6(_), Tuple::V6(_)) => rewrite(packet, (came, there), context)?,
+        _ => return Err(DropReason::Truncated),
+    }
     if packet.translation.is_none() {
-        packet.translation = came.map(|came| Translation { came, chosen: None });
+        packet.translation = Some(Translation { came, chosen: None });
     }
     Ok(())
 }
 
+fn came(packet: &Packet) -> Option<Tuple> {
+    let headers = &packet.headers;
+    Tuple::new(headers.source, headers.destination, headers.ports)
+}
+
 /// Makes a packet what it was, for whom it came from: an error quotes what its sender sent.
+#[cold]
 pub(crate) fn restore(packet: &mut Packet, context: &mut Context<'_>) {
-    if let Some(translation) = packet.translation.take() {
+    if let (Some(translation), Some(now)) = (packet.translation.take(), came(packet)) {
         // What could be done can be undone.
-        let _ = rewrite(packet, translation.came, context);
+        let _ = rewrite(packet, (now, translation.came), context);
     }
 }
 
@@ -45,19 +67,13 @@ pub(crate) fn readdress(
     }
 }
 
-#[inline]
-fn rewrite(packet: &mut Packet, there: Tuple, context: &mut Context<'_>) -> Result<(), DropReason> {
+#[inline(always)]
+fn rewrite(
+    packet: &mut Packet,
+    (came, there): (Tuple, Tuple),
+    context: &mut Context<'_>,
+) -> Result<(), DropReason> {
     let headers = &mut packet.headers;
-    let old = Ends {
-        source: headers.source,
-        destination: headers.destination,
-        ports: headers.ports,
-    };
-    let new = Ends {
-        source: there.source(),
-        destination: there.destination(),
-        ports: there.ports(),
-    };
     let upper = headers.has_upper_header().then(|| UpperPart {
         protocol: headers.protocol,
         at: usize::from(headers.l4 - headers.l3),
@@ -67,17 +83,27 @@ fn rewrite(packet: &mut Packet, there: Tuple, context: &mut Context<'_>) -> Resu
     if headers.protocol == Protocol::SCTP
         && upper.is_some()
         && headers.fragment.is_some()
-        && old.ports != new.ports
+        && headers.ports != there.ports()
     {
         return Err(DropReason::SctpFragment);
     }
     let first = packet.frames.first_mut().ok_or(DropReason::Truncated)?;
     let bytes = &mut context.umem.bytes_mut(first)[usize::from(headers.l3)..];
     let end = headers.ip_len().min(bytes.len());
-    if !weft_wire::translate(&mut bytes[..end], upper, &old, &new) {
+    let bytes = &mut bytes[..end];
+    let is_done = match (came, there) {
+        (Tuple::V4(old), Tuple::V4(new)) => {
+            weft_wire::translate_v4(bytes, upper, old.words(), new.words())
+        }
+        (Tuple::V6(old), Tuple::V6(new)) => {
+            weft_wire::translate_v6(bytes, upper, old.words(), new.words())
+        }
+        _ => false,
+    };
+    if !is_done {
         return Err(DropReason::Truncated);
     }
-    (headers.source, headers.destination) = (new.source, new.destination);
-    headers.ports = new.ports;
+    (headers.source, headers.destination) = (there.source(), there.destination());
+    headers.ports = there.ports();
     Ok(())
 }

@@ -41,30 +41,52 @@ const fn home(hash: u64, slots: usize) -> usize {
     (((hash >> 32) * slots as u64) >> 32) as usize
 }
 
-impl FlowMemory {
-    /// The first entry under `hash` that `is_it`.
-    #[inline]
-    pub(super) fn find_slot<T>(
-        &self,
-        hash: u64,
-        is_it: impl Fn(Number) -> Option<T>,
-    ) -> Option<(Number, T)> {
-        let slots = self.slots();
-        let mut at = home(hash, slots.len());
-        for _ in 0..PROBES_MAX {
-            let slot = slots[at];
+/// A search in the index.
+pub(super) struct Candidates<'a> {
+    memory: &'a FlowMemory,
+    slots: &'a [u32],
+    tag: u32,
+    at: usize,
+    probes: usize,
+}
+
+impl Candidates<'_> {
+    /// The next entry with the same bits of the hash; `None` at the end.
+    #[inline(always)]
+    pub(super) fn next(&mut self) -> Option<Number> {
+        while self.probes < PROBES_MAX {
+            if self.probes > 0 {
+                self.at = next(self.at, self.slots.len());
+            }
+            self.probes += 1;
+            let slot = self.slots[self.at];
             if slot == 0 {
+                // Whoever asks again ends here again.
+                self.probes = PROBES_MAX;
                 return None;
             }
-            if slot & TAG_MASK == tag(hash)
-                && let Some(number) = self.number_in(slot)
-                && let Some(found) = is_it(number)
+            if slot & TAG_MASK == self.tag
+                && let Some(number) = self.memory.number_in(slot)
             {
-                return Some((number, found));
+                return Some(number);
             }
-            at = next(at, slots.len());
         }
         None
+    }
+}
+
+impl FlowMemory {
+    /// The entries that may be under `hash`.
+    #[inline(always)]
+    pub(super) fn candidates(&self, hash: u64) -> Candidates<'_> {
+        let slots = self.slots();
+        Candidates {
+            memory: self,
+            slots,
+            tag: tag(hash),
+            at: home(hash, slots.len()),
+            probes: 0,
+        }
     }
 
     /// Adds an entry under the hash of its tuple of `side`. False when there is no room near by.
@@ -168,8 +190,9 @@ mod tests {
                     memory.remove_slot(hash_of(raw), number, side, |_, other, _| hash_of(other.raw()));
                 }
                 for raw in 0..16 {
-                    let found = memory.find_slot(hash_of(raw), |it| (it.raw() == raw).then_some(()));
-                    prop_assert_eq!(found.is_some(), there.contains(&raw));
+                    let mut candidates = memory.candidates(hash_of(raw));
+                    let found = std::iter::from_fn(|| candidates.next()).any(|it| it.raw() == raw);
+                    prop_assert_eq!(found, there.contains(&raw));
                 }
             }
         }

@@ -62,6 +62,12 @@ pub struct FlowKey {
 }
 
 impl Tuple4 {
+    /// Source, destination, both ports.
+    #[inline(always)]
+    pub(crate) const fn words(&self) -> &[u32; 3] {
+        &self.0
+    }
+
     /// What a packet of the other direction has.
     #[inline]
     #[must_use]
@@ -70,7 +76,7 @@ impl Tuple4 {
         Self([destination, source, ports.rotate_left(16)])
     }
 
-    #[inline]
+    #[inline(always)]
     fn hash(self, protocol: u8, seed: HashSeed) -> u64 {
         let [source, destination, ports] = self.0;
         let from = u64::from(source) << 16 | u64::from(ports >> 16);
@@ -80,6 +86,12 @@ impl Tuple4 {
 }
 
 impl Tuple6 {
+    /// Source, destination (four words each), both ports.
+    #[inline(always)]
+    pub(crate) const fn words(&self) -> &[u32; 9] {
+        &self.0
+    }
+
     /// What a packet of the other direction has.
     #[inline]
     #[must_use]
@@ -88,7 +100,7 @@ impl Tuple6 {
         Self([e, f, g, h, a, b, c, d, ports.rotate_left(16)])
     }
 
-    #[inline]
+    #[inline(always)]
     fn hash(self, protocol: u8, seed: HashSeed) -> u64 {
         let [a, b, c, d, e, f, g, h, ports] = self.0;
         let from = seed.fold([a, b, c, d]) ^ u64::from(ports >> 16);
@@ -99,7 +111,7 @@ impl Tuple6 {
 
 impl Tuple {
     /// The tuple of a packet; `None` when the addresses are of two families.
-    #[inline]
+    #[inline(always)]
     pub fn new(source: IpAddr, destination: IpAddr, ports: (u16, u16)) -> Option<Self> {
         let ports = u32::from(ports.0) << 16 | u32::from(ports.1);
         match (source, destination) {
@@ -128,6 +140,7 @@ impl Tuple {
     }
 
     /// Source address.
+    #[inline(always)]
     pub fn source(self) -> IpAddr {
         match self {
             Self::V4(Tuple4([source, ..])) => IpAddr::V4(source.into()),
@@ -136,6 +149,7 @@ impl Tuple {
     }
 
     /// Destination address.
+    #[inline(always)]
     pub fn destination(self) -> IpAddr {
         match self {
             Self::V4(Tuple4([_, destination, _])) => IpAddr::V4(destination.into()),
@@ -144,6 +158,7 @@ impl Tuple {
     }
 
     /// Source and destination port; of an ICMP query its identifier and its type.
+    #[inline(always)]
     pub const fn ports(self) -> (u16, u16) {
         let ports = match self {
             Self::V4(Tuple4([_, _, ports])) => ports,
@@ -155,7 +170,7 @@ impl Tuple {
 
 impl FlowKey {
     /// One number for both directions of a connection.
-    #[inline]
+    #[inline(always)]
     pub fn hash(&self, seed: HashSeed) -> u64 {
         match self.tuple {
             Tuple::V4(tuple) => tuple.hash(self.protocol, seed),

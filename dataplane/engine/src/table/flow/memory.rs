@@ -159,7 +159,7 @@ pub struct FlowMemory {
 
 macro_rules! part_of_entry {
     ($get:ident, $get_mut:ident, $type:ty, $part:ident, $first:expr) => {
-        #[inline]
+        #[inline(always)]
         pub(super) fn $get(&self, number: Number) -> &$type {
             let at = self.layout.$part + self.place(number, $first) * words_of::<$type>();
             match self.words[at..].first_chunk::<{ words_of::<$type>() }>() {
@@ -168,7 +168,7 @@ macro_rules! part_of_entry {
             }
         }
 
-        #[inline]
+        #[inline(always)]
         pub(super) fn $get_mut(&mut self, number: Number) -> &mut $type {
             let at = self.layout.$part + self.place(number, $first) * words_of::<$type>();
             match self.words[at..].first_chunk_mut::<{ words_of::<$type>() }>() {

@@ -49,13 +49,13 @@ pub use recover::Recovery;
 pub use sctp::{Chunk, ChunkKind};
 pub use state::{Standing, State, Tick};
 pub use tcp::Segment;
-pub use track::{Seen, Tracked, Upper};
+pub use track::{Decided, Seen, Tracked, Upper};
 
 use crate::packet::{NextHop, PortId};
 use crate::table::service::BackendCounters;
 use weft_wire::MacAddr;
 
-use entry::{Flags, Neighbour, Pair4, Pair6};
+use entry::{Flags, Neighbour};
 use memory::{Family, Number};
 use queue::{NONE, Queues};
 
@@ -392,34 +392,46 @@ impl FlowTable {
     }
 
     /// The entry of a key, overdue or not.
-    #[inline]
+    #[inline(never)]
     fn search(&self, key: &FlowKey, hash: u64) -> Option<(Number, Direction)> {
+        self.search_here(key, hash)
+    }
+
+    /// As [`FlowTable::search`], for where packets of known connections pass.
+    #[inline(always)]
+    fn search_here(&self, key: &FlowKey, hash: u64) -> Option<(Number, Direction)> {
         let memory = &self.memory;
-        let of_protocol = |number| {
-            let hot = memory.hot(number);
-            hot.protocol == key.protocol && hot.state != State::Free as u8
-        };
-        let side = |original: bool, reply: bool| match (original, reply) {
-            (true, _) => Some(Direction::Original),
-            (_, true) => Some(Direction::Reply),
-            _ => None,
-        };
+        let mut candidates = memory.candidates(hash);
         match key.tuple {
-            Tuple::V4(tuple) => memory.find_slot(hash, |number| {
-                if memory.family(number) != Family::V4 {
-                    return None;
+            Tuple::V4(tuple) => {
+                while let Some(number) = candidates.next() {
+                    if memory.family(number) == Family::V4
+                        && let Some(direction) = side(&memory.pair4(number).0, &tuple)
+                        && self.is_of(number, key.protocol)
+                    {
+                        return Some((number, direction));
+                    }
                 }
-                let Pair4([original, reply]) = *memory.pair4(number);
-                side(original == tuple, reply == tuple).filter(|_| of_protocol(number))
-            }),
-            Tuple::V6(tuple) => memory.find_slot(hash, |number| {
-                if memory.family(number) != Family::V6 {
-                    return None;
+            }
+            Tuple::V6(tuple) => {
+                while let Some(number) = candidates.next() {
+                    if memory.family(number) == Family::V6
+                        && let Some(direction) = side(&memory.pair6(number).0, &tuple)
+                        && self.is_of(number, key.protocol)
+                    {
+                        return Some((number, direction));
+                    }
                 }
-                let Pair6([original, reply]) = memory.pair6(number);
-                side(*original == tuple, *reply == tuple).filter(|_| of_protocol(number))
-            }),
+            }
         }
+        None
+    }
+
+    /// Whether the entry is a connection of this protocol.
+    #[inline(always)]
+    fn is_of(&self, number: Number, protocol: u8) -> bool {
+        let hot = self.memory.hot(number);
+        hot.protocol == protocol && hot.state != State::Free as u8
     }
 
     fn info(&self, number: Number, now: Tick) -> Option<FlowInfo> {
@@ -444,5 +456,17 @@ impl FlowTable {
             idle_ns: now.since_ns(hot.last_seen()),
             mss: cold.mss.map(|mss| Some(mss).filter(|it| *it != 0)),
         })
+    }
+}
+
+/// Which of an entry's tuples this one is.
+#[inline(always)]
+fn side<T: PartialEq>([original, reply]: &[T; 2], tuple: &T) -> Option<Direction> {
+    if original == tuple {
+        Some(Direction::Original)
+    } else if reply == tuple {
+        Some(Direction::Reply)
+    } else {
+        None
     }
 }

@@ -1,7 +1,7 @@
 //! What a packet does to its connection.
 
 use super::FlowTable;
-use super::entry::{Flags, FlowRef};
+use super::entry::{Flags, FlowRef, Hot};
 use super::key::{Direction, FlowKey};
 use super::memory::Number;
 use super::sctp::{self, Chunk};
@@ -39,6 +39,15 @@ pub enum Upper {
     Other,
 }
 
+/// What was [decided](FlowTable::decide) about a direction of a connection, and under which version of the tables.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Decided {
+    /// Version of the tables. What was decided under them was [allowed](FlowTable::is_allowed) under them, too.
+    pub epoch: u32,
+    /// The decision, 0 when there is none.
+    pub decision: u32,
+}
+
 /// What a packet is to the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tracked {
@@ -52,6 +61,8 @@ pub enum Tracked {
         is_new: bool,
         /// Addresses or ports of the connection's packets are replaced.
         translated: bool,
+        /// What was decided before about packets of this direction.
+        decided: Decided,
     },
     /// Of no connection, and none that could begin with it.
     Stray,
@@ -78,9 +89,10 @@ impl FlowTable {
     /// goes on, and may [begin](Self::begin) one.
     #[inline(always)]
     pub fn follow(&mut self, seen: &Seen, now: Tick) -> Option<Tracked> {
-        if let Some((number, direction)) = self.search(&seen.key, seen.hash) {
+        if let Some((number, direction)) = self.search_here(&seen.key, seen.hash) {
             let hot = self.memory.hot(number);
-            if hot.state().is_over(hot.last_seen(), now) {
+            // Most packets come in the same tick as the one before.
+            if hot.last_seen() != now && hot.state().is_over(hot.last_seen(), now) {
                 self.counters.expired += 1;
             } else if self.advance(number, direction, seen, now) {
                 self.counters.hits += 1;
@@ -111,14 +123,19 @@ impl FlowTable {
         self.part_of(number, Direction::Original, true)
     }
 
-    #[inline]
+    #[inline(always)]
     fn part_of(&self, number: Number, direction: Direction, is_new: bool) -> Tracked {
+        let hot = self.memory.hot(number);
         match self.reference(number) {
             Some(flow) => Tracked::Flow {
                 flow,
                 direction,
                 is_new,
-                translated: self.memory.hot(number).has(Flags::TRANSLATED),
+                translated: hot.has(Flags::TRANSLATED),
+                decided: Decided {
+                    epoch: hot.epoch,
+                    decision: hot.egress[direction.index()],
+                },
             },
             None => Tracked::Stray,
         }
@@ -142,13 +159,19 @@ impl FlowTable {
     }
 
     /// Takes down what a further packet says. False when it begins a connection anew.
-    #[inline]
+    #[inline(always)]
     fn advance(&mut self, number: Number, direction: Direction, seen: &Seen, now: Tick) -> bool {
-        let Some(after) = self.state_after(number, direction, seen, now) else {
-            return false;
-        };
         let hot = self.memory.hot_mut(number);
         let (state, last_seen) = (hot.state(), hot.last_seen());
+        let after = if carries_on(hot, direction, &seen.upper) {
+            state
+        } else {
+            match self.state_after(number, direction, seen.upper, now) {
+                Some(after) => after,
+                None => return false,
+            }
+        };
+        let hot = self.memory.hot_mut(number);
         hot.count(direction, seen.len_bytes);
         hot.last_seen = now.0;
         if direction == Direction::Reply {
@@ -156,28 +179,31 @@ impl FlowTable {
         }
         if state != after {
             self.set_state(number, after);
-        } else if (now.0 >> state.grain()) != (last_seen.0 >> state.grain()) {
+        } else if last_seen != now && (now.0 >> state.grain()) != (last_seen.0 >> state.grain()) {
             self.queues.renew(&mut self.memory, state, number);
         }
         true
     }
 
-    /// The state behind a further packet; `None` when it begins a connection anew.
-    #[inline]
+    /// The state behind a packet that does not merely carry on; `None` when it begins a connection anew.
+    #[inline(never)]
     fn state_after(
         &mut self,
         number: Number,
         direction: Direction,
-        seen: &Seen,
+        upper: Upper,
         now: Tick,
     ) -> Option<State> {
         let state = self.memory.hot(number).state();
-        Some(match (state, seen.upper) {
-            (_, Upper::Tcp(segment)) => match self.step_tcp(number, direction, &segment) {
-                Step::Stay => state,
-                Step::To(after) => after,
-                Step::Restart => return None,
-            },
+        Some(match (state, upper) {
+            (_, Upper::Tcp(segment)) => {
+                let cold = *self.memory.cold(number);
+                match tcp::step(self.memory.hot_mut(number), &cold, direction, &segment) {
+                    Step::Stay => state,
+                    Step::To(after) => after,
+                    Step::Restart => return None,
+                }
+            }
             (State::UdpNew, Upper::Udp) if direction == Direction::Reply => State::UdpReplied,
             (State::UdpReplied, Upper::Udp)
                 if now.since(Tick(self.memory.cold(number).created)) > STREAM_AFTER =>
@@ -191,14 +217,20 @@ impl FlowTable {
             _ => state,
         })
     }
+}
 
-    #[inline]
-    fn step_tcp(&mut self, number: Number, direction: Direction, segment: &Segment) -> Step {
-        if tcp::carries_on(self.memory.hot(number), segment) {
-            tcp::remember_end(self.memory.hot_mut(number), direction, segment);
-            return Step::Stay;
+/// Whether a packet leaves the state of its connection as it is, which is the rule; then what it says was taken down.
+#[inline(always)]
+fn carries_on(hot: &mut Hot, direction: Direction, upper: &Upper) -> bool {
+    match upper {
+        Upper::Tcp(segment) if tcp::carries_on(hot, segment) => {
+            tcp::remember_end(hot, direction, segment);
+            true
         }
-        let cold = *self.memory.cold(number);
-        tcp::step(self.memory.hot_mut(number), &cold, direction, segment)
+        Upper::Udp => {
+            hot.state == State::UdpStream as u8
+                || (hot.state == State::UdpNew as u8 && direction == Direction::Original)
+        }
+        _ => false,
     }
 }

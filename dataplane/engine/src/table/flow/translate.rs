@@ -28,6 +28,7 @@ impl FlowTable {
             flow,
             direction,
             is_new,
+            decided,
             ..
         } = tracked
         else {
@@ -44,6 +45,7 @@ impl FlowTable {
             direction,
             is_new,
             translated: true,
+            decided,
         }
     }
 
@@ -103,13 +105,29 @@ impl FlowTable {
     }
 
     /// With which addresses and ports packets of a direction go on. `None` when the connection ended.
-    #[inline]
     pub fn translation(&self, flow: FlowRef, direction: Direction) -> Option<Tuple> {
         Some(self.arriving(flow, direction.opposite())?.mirrored())
     }
 
+    /// With which addresses and ports packets of a direction come, and with which they go on. `None` when the
+    /// connection ended.
+    #[inline(always)]
+    pub fn passage(&self, flow: FlowRef, direction: Direction) -> Option<(Tuple, Tuple)> {
+        let number = self.resolve(flow)?;
+        let (came, back) = (direction.index(), direction.opposite().index());
+        Some(match self.memory.family(number) {
+            Family::V4 => {
+                let pair = &self.memory.pair4(number).0;
+                (Tuple::V4(pair[came]), Tuple::V4(pair[back].mirrored()))
+            }
+            Family::V6 => {
+                let pair = &self.memory.pair6(number).0;
+                (Tuple::V6(pair[came]), Tuple::V6(pair[back].mirrored()))
+            }
+        })
+    }
+
     /// With which addresses and ports packets of a direction come. `None` when the connection ended.
-    #[inline]
     pub fn arriving(&self, flow: FlowRef, direction: Direction) -> Option<Tuple> {
         let number = self.resolve(flow)?;
         let side = direction.index();

@@ -110,45 +110,39 @@ impl Table<u32> for Direct {
         }
     }
 
-    /// Byte by byte for all keys, so that the processor waits for all of them at once.
+    /// Byte by byte for all keys, so that the processor waits for all of them at once. No branch depends on
+    /// what came from far away before all of it was asked for: one foretold wrongly would wait alone.
     fn lookup_step(&self, keys: &[u32], values: &mut [u32]) {
-        let mut wides = [None; STEP];
         let mut blocks = [None; STEP];
-        let mut tails = [0; STEP];
+        let mut slots = [0; STEP];
+        let mut tails = [0_u8; STEP];
         let steps = keys.iter().zip(values.iter_mut());
-        for ((key, value), wide) in steps.zip(&mut wides) {
-            let slot = &self.root.slots[split(*key)[0]];
-            *value = slot.value;
-            *wide = slot.child.as_deref();
+        for ((key, value), block) in steps.zip(&mut blocks) {
+            (*block, *value) = self.block(*key);
         }
-        let steps = keys.iter().zip(values.iter_mut());
-        for ((key, value), (wide, block)) in steps.zip(wides.iter().zip(&mut blocks)) {
-            if let Some(wide) = wide {
-                let slot = &wide.slots[split(*key)[1]];
-                *value = longer(slot.value, *value);
-                *block = slot.child.as_deref();
-            }
+        for ((key, block), slot) in keys.iter().zip(&blocks).zip(&mut slots) {
+            *slot = block.map_or(0, |block: &Block| block.slots[split(*key)[2]]);
         }
-        let steps = keys.iter().zip(values.iter_mut());
-        for ((key, value), (block, tail)) in steps.zip(blocks.iter().zip(&mut tails)) {
-            if let Some(block) = block {
-                let slot = block.slots[split(*key)[2]];
-                let is_tail = slot & TAIL != 0;
-                *tail = if is_tail { slot } else { 0 };
-                *value = if is_tail {
-                    *value
-                } else {
-                    longer(slot, *value)
-                };
-            }
+        let mut count = 0;
+        for (at, (value, slot)) in values.iter_mut().zip(&slots).enumerate() {
+            let is_tail = slot & TAIL != 0;
+            let found = if is_tail { 0 } else { *slot };
+            *value = longer(found, *value);
+            tails[count % STEP] = at as u8;
+            count += usize::from(is_tail);
         }
-        let steps = keys.iter().zip(values.iter_mut());
-        for ((key, value), (block, tail)) in steps.zip(blocks.iter().zip(&tails)) {
-            if let Some(block) = block
-                && *tail != 0
-            {
-                *value = block.tail_of(*tail, split(*key)[3], *value);
-            }
+        let tail = |at: u8| {
+            let at = usize::from(at) % STEP;
+            blocks[at].and_then(|block| block.tails.get((slots[at] & VALUE_MAX) as usize))
+        };
+        let mut owns = [0; STEP];
+        for (own, at) in owns.iter_mut().zip(&tails[..count]) {
+            *own = tail(*at).map_or(0, |tail| tail.value);
+        }
+        for (own, at) in owns.iter().zip(&tails[..count]) {
+            let (key, value) = (keys[usize::from(*at)], &mut values[usize::from(*at)]);
+            let best = longer(*own, *value);
+            *value = tail(*at).map_or(best, |tail| tail.hosts.lookup(split(key)[3], best));
         }
     }
 
@@ -175,6 +169,21 @@ impl Table<u32> for Direct {
 }
 
 impl Direct {
+    /// The block of a key, and what the bytes above it give.
+    #[inline(always)]
+    fn block(&self, key: u32) -> (Option<&Block>, u32) {
+        let [a, b, ..] = split(key);
+        let slot = &self.root.slots[a];
+        let best = slot.value;
+        match &slot.child {
+            None => (None, best),
+            Some(wide) => {
+                let slot = &wide.slots[b];
+                (slot.child.as_deref(), longer(slot.value, best))
+            }
+        }
+    }
+
     /// Sets a prefix, or removes it with the value 0; nodes that hold nothing any more go.
     fn set(&mut self, key: u32, len: u8, value: u32) -> Option<u32> {
         let [a, b, c, _] = split(key);
@@ -290,12 +299,7 @@ impl Block {
         let Some(tail) = self.tails.get((slot & VALUE_MAX) as usize) else {
             return best;
         };
-        let best = longer(tail.value, best);
-        match &tail.hosts {
-            Hosts::One(one) if masked(byte as u8, one.bits) == one.byte => one.value,
-            Hosts::One(_) => best,
-            Hosts::Many(dense) => longer(dense.slots[byte], best),
-        }
+        tail.hosts.lookup(byte, longer(tail.value, best))
     }
 
     fn tail(&self, byte: usize) -> Option<&Tail> {
@@ -365,6 +369,16 @@ impl Block {
 }
 
 impl Hosts {
+    /// What they give for the last byte, `best` where none of them holds it.
+    #[inline]
+    fn lookup(&self, byte: usize, best: u32) -> u32 {
+        match self {
+            Self::One(one) if masked(byte as u8, one.bits) == one.byte => one.value,
+            Self::One(_) => best,
+            Self::Many(dense) => longer(dense.slots[byte], best),
+        }
+    }
+
     /// Sets a prefix; says what it was, and whether there is none any more.
     fn set(&mut self, prefix: Prefix) -> (Option<u32>, bool) {
         let dense = match self {

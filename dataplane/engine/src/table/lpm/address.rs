@@ -26,7 +26,7 @@ pub(super) trait Address: Copy {
     /// Whether `self` and `other` have the first `bytes` bytes, not all, in common.
     fn shares(self, other: Self, bytes: u8) -> bool;
 
-    /// Whether the first `bits` bits are those of `words`, which are zero behind them.
+    /// Whether the first `bits` bits are those of `words`: two for up to 64 bits, else four.
     fn begins_with(self, words: &[u32], bits: u32) -> bool;
 
     /// Its words, most significant first.
@@ -69,10 +69,13 @@ impl Address for u128 {
 
     #[inline(always)]
     fn begins_with(self, words: &[u32], bits: u32) -> bool {
-        let word = |at: u32| (self >> (BITS - 32 - 32 * at)) as u32;
-        let (whole, rest) = (bits / 32, bits % 32);
-        (0..whole).all(|at| words[at as usize] == word(at))
-            && (rest == 0 || (words[whole as usize] ^ word(whole)) >> (32 - rest) == 0)
+        let half = |at: usize| u64::from(words[at]) << 32 | u64::from(words[at + 1]);
+        let covered = |bits: u32| !u64::MAX.checked_shr(bits).unwrap_or(0);
+        let differ = (self >> 64) as u64 ^ half(0);
+        if bits <= 64 {
+            return differ & covered(bits) == 0;
+        }
+        (differ | (self as u64 ^ half(2)) & covered(bits - 64)) == 0
     }
 
     fn words(self) -> [u32; WORDS] {

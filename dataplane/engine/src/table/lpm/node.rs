@@ -3,8 +3,8 @@
 //! An entry is one word: a value, or what lies below and where. What lies below is one of
 //!
 //! ```text
-//!  bucket  few prefixes, longest first: (value, length and whether it is the last, the words of the key
-//!          that the length covers) each
+//!  bucket  few prefixes, longest first: (value, length and whether it is the last, the half of the key
+//!          that holds the length, or all of it) each
 //!  sparse  depth, runs │ place of prefixes │ head │ a bit per slot: a run begins │ runs before each 32
 //!          slots │ an entry per run │ a value per run, if any has one and something below
 //!  direct  depth, runs │ place of prefixes │ head │ an entry per slot │ a value per slot, if …
@@ -109,8 +109,9 @@ pub(super) fn search_bucket(words: &[u32], key: u128) -> Option<u32> {
     }
 }
 
+/// Half an address or all of it: most prefixes are no longer than a half, and a comparison is one word's.
 const fn key_words(len: u32) -> usize {
-    len.div_ceil(32) as usize
+    if len <= 64 { 2 } else { 4 }
 }
 
 pub(super) fn read_bucket(words: &[u32]) -> Vec<Item> {

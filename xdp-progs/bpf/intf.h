@@ -21,6 +21,9 @@
 // Address, protocol and port of services for clients outside, per family.
 #define WEFT_FRONTENDS_MAX 65536
 
+// Shortcuts: two for each connection that has them. One costs 160 bytes.
+#define WEFT_SHORTCUTS_MAX 32768
+
 // How one packet ended: the only key of the verdict counters. Every return of every program has its
 // own; the action that belongs to it is fixed (see Verdict::action in src/verdict.rs).
 enum weft_verdict {
@@ -47,7 +50,9 @@ enum weft_verdict {
 	WEFT_PASS_OTHER_QUOTE = 17,
 	WEFT_PASS_UNKNOWN_PORT = 18,
 	WEFT_PASS_NO_SOCKET = 19,
-	WEFT_VERDICTS = 20,
+	// Pod program: sent on to another pod without a socket.
+	WEFT_POD_SHORTCUT = 20,
+	WEFT_VERDICTS = 21,
 };
 
 // Value of `ports`, keyed by interface index: its sockets are the XSK slots
@@ -105,3 +110,51 @@ struct weft_prefix6 {
 	struct weft_address6 address;
 };
 _Static_assert(sizeof(struct weft_prefix6) == 20, "weft_prefix6");
+
+// Key of `shortcuts`: one direction of a TCP connection, as it comes in by an interface. IPv4 addresses
+// are mapped into IPv6 (RFC 4291 section 2.5.5.2).
+struct weft_shortcut_key {
+	__u8 source[16];
+	__u8 destination[16];
+	__be16 source_port_be;
+	__be16 destination_port_be;
+	__u32 rx_ifindex;
+};
+_Static_assert(sizeof(struct weft_shortcut_key) == 40, "weft_shortcut_key");
+
+// Value of `shortcuts`.
+struct weft_shortcut {
+	// Holds while it is that of `shortcut_state`.
+	__u32 epoch;
+	__u32 tx_ifindex;
+	// Where in `shortcut_uses` it is counted.
+	__u32 place;
+	// A frame that has not the pod's and the gateway's address is not for the shortcut.
+	__u8 pod_mac[6];
+	__u8 gateway_mac[6];
+	__u8 peer_mac[6];
+	__u8 pad[2];
+};
+_Static_assert(sizeof(struct weft_shortcut) == 32, "weft_shortcut");
+
+// Value of `shortcut_uses`, written by the program alone.
+struct weft_shortcut_use {
+	__u64 packets;
+	// Of IP packets.
+	__u64 bytes;
+	// CLOCK_MONOTONIC of the last packet.
+	__u64 last_ns;
+	// The highest TCP sequence number behind a segment.
+	__u32 end_sequence;
+	__u32 pad;
+};
+_Static_assert(sizeof(struct weft_shortcut_use) == 32, "weft_shortcut_use");
+
+// The one value of `shortcut_state`, written by the dataplane alone.
+struct weft_shortcut_state {
+	// Until when shortcuts hold without a word of the dataplane, CLOCK_MONOTONIC.
+	__u64 alive_until_ns;
+	__u32 epoch;
+	__u32 pad;
+};
+_Static_assert(sizeof(struct weft_shortcut_state) == 16, "weft_shortcut_state");

@@ -18,6 +18,9 @@ pub const SERVICE_ADDRESSES_MAX: usize = 65_536;
 /// Services' addresses and ports per family (`WEFT_FRONTENDS_MAX`).
 pub const FRONTENDS_MAX: usize = 65_536;
 
+/// Shortcuts, one direction of a connection each (`WEFT_SHORTCUTS_MAX`).
+pub const SHORTCUTS_MAX: u32 = 32_768;
+
 /// `struct weft_port`: the slots of an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -106,6 +109,72 @@ pub struct WeftPrefix6 {
     pub prefix_len: u32,
     /// The network.
     pub address: WeftAddress6,
+}
+
+/// `struct weft_shortcut_key`: one direction of a TCP connection, by the interface it comes in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct WeftShortcutKey {
+    /// Source address, IPv4 mapped into IPv6 (RFC 4291 section 2.5.5.2).
+    pub source: [u8; 16],
+    /// Destination address, likewise.
+    pub destination: [u8; 16],
+    /// Source port, network order.
+    pub source_port_be: U16,
+    /// Destination port, network order.
+    pub destination_port_be: U16,
+    /// Interface the packets come in by.
+    pub rx_ifindex: u32,
+}
+
+/// `struct weft_shortcut`: where packets go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct WeftShortcut {
+    /// Holds while it is that of [`WeftShortcutState`].
+    pub epoch: u32,
+    /// Interface the packets leave by.
+    pub tx_ifindex: u32,
+    /// Where they are counted.
+    pub place: u32,
+    /// Source of the frames that may take it.
+    pub pod_mac: [u8; 6],
+    /// Their destination, and the source behind it.
+    pub gateway_mac: [u8; 6],
+    /// Destination behind it.
+    pub peer_mac: [u8; 6],
+    /// Always 0.
+    pub pad: [u8; 2],
+}
+
+/// `struct weft_shortcut_use`: what went by a shortcut.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct WeftShortcutUse {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes of IP packets.
+    pub bytes: u64,
+    /// CLOCK_MONOTONIC of the last one, in nanoseconds.
+    pub last_ns: u64,
+    /// Highest TCP sequence number behind a segment.
+    pub end_sequence: u32,
+    /// Always 0.
+    pub pad: u32,
+}
+
+/// `struct weft_shortcut_state`: which shortcuts hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct WeftShortcutState {
+    /// Until when they do without a word of the dataplane: CLOCK_MONOTONIC, in nanoseconds.
+    pub alive_until_ns: u64,
+    /// Those of this version of the tables.
+    pub epoch: u32,
+    /// Always 0.
+    pub pad: u32,
 }
 
 impl From<Ipv4Addr> for WeftAddress4 {

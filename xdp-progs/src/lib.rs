@@ -22,6 +22,7 @@ pub mod intf;
 mod link;
 mod load;
 mod run;
+mod shortcut;
 mod steering;
 mod verdict;
 
@@ -29,5 +30,6 @@ pub use error::Error;
 pub use link::{XdpLink, XdpMode};
 pub use load::{PIN_NAMES, Program, Programs, SlotRange};
 pub use run::{ReceivedOn, RunResult};
+pub use shortcut::{Hold, Shortcut, ShortcutMaps, Taken, Way};
 pub use steering::{Frontend, Steering};
 pub use verdict::{Action, Verdict};

@@ -74,6 +74,7 @@ pub struct Programs {
     xsks: MapHandle,
     ports: MapHandle,
     verdicts: MapHandle,
+    shortcuts: [MapHandle; 3],
     steering: SteeringMaps,
 }
 
@@ -93,6 +94,11 @@ impl Programs {
             xsks: map(&pod, Program::Pod, "xsks")?,
             ports: map(&pod, Program::Pod, "ports")?,
             verdicts: map(&pod, Program::Pod, "verdicts")?,
+            shortcuts: [
+                map(&pod, Program::Pod, "shortcuts")?,
+                map(&pod, Program::Pod, "shortcut_uses")?,
+                map(&pod, Program::Pod, "shortcut_state")?,
+            ],
             steering: SteeringMaps::new(|name| map(&uplink, Program::Uplink, name))?,
             pod,
             uplink,
@@ -182,6 +188,11 @@ impl Programs {
     /// When a limit is exceeded (then nothing changed), or the kernel refuses.
     pub fn steer(&mut self, steering: &Steering) -> Result<(), Error> {
         self.steering.apply(steering)
+    }
+
+    /// What [`ShortcutMaps::open`] takes.
+    pub fn shortcut_maps(&self) -> [BorrowedFd<'_>; 3] {
+        self.shortcuts.each_ref().map(AsFd::as_fd)
     }
 
     /// Packets by verdict since the programs were loaded, all processors together.

@@ -17,12 +17,14 @@ pub struct ReceivedOn {
 }
 
 /// How the program decided.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunResult {
     /// What it returned; none for a value our programs never return.
     pub action: Option<Action>,
     /// What it counted. None when traffic was counted at the same time, so that nobody can tell.
     pub verdict: Option<Verdict>,
+    /// The packet as the program left it.
+    pub packet: Vec<u8>,
 }
 
 /// `struct xdp_md` of `linux/bpf.h`.
@@ -58,11 +60,13 @@ impl Programs {
             rx_queue_index: received_on.queue,
             egress_ifindex: 0,
         };
+        let mut left = vec![0; packet.len()];
         let output = self
             .program(program)?
             .test_run(ProgramInput {
                 context_in: Some(context.as_mut_bytes()),
                 data_in: Some(packet),
+                data_out: Some(&mut left),
                 ..ProgramInput::default()
             })
             .map_err(|source| Error::Run { program, source })?;
@@ -70,6 +74,7 @@ impl Programs {
         Ok(RunResult {
             action,
             verdict: only_change(&before, &self.verdicts()?),
+            packet: left,
         })
     }
 }

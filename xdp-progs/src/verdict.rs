@@ -7,7 +7,7 @@ pub enum Action {
     Drop,
     /// On to the kernel's stack.
     Pass,
-    /// Into the socket.
+    /// Into a socket, or out of another interface.
     Redirect,
 }
 
@@ -67,11 +67,13 @@ pub enum Verdict {
     PassUnknownPort = 18,
     /// Uplink: ours, but nobody holds a socket for this queue.
     PassNoSocket = 19,
+    /// Pod: by a shortcut to another pod of the node.
+    PodShortcut = 20,
 }
 
 impl Verdict {
     /// Every verdict, in the order of its number.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::PodTaken,
         Self::PodUnknownPort,
         Self::PodNoSocket,
@@ -92,6 +94,7 @@ impl Verdict {
         Self::PassOtherQuote,
         Self::PassUnknownPort,
         Self::PassNoSocket,
+        Self::PodShortcut,
     ];
 
     /// Stable name for people and tools.
@@ -117,6 +120,7 @@ impl Verdict {
             Self::PassOtherQuote => "pass-other-quote",
             Self::PassUnknownPort => "pass-unknown-port",
             Self::PassNoSocket => "pass-no-socket",
+            Self::PodShortcut => "pod-shortcut",
         }
     }
 
@@ -143,6 +147,7 @@ impl Verdict {
             Self::PassOtherQuote => "Uplink: an ICMP error about somebody else's packet",
             Self::PassUnknownPort => "Uplink: ours, but the interface is in no table of ours",
             Self::PassNoSocket => "Uplink: ours, but nobody holds a socket for this queue",
+            Self::PodShortcut => "Pod: by a shortcut to another pod of the node",
         }
     }
 
@@ -155,7 +160,8 @@ impl Verdict {
             | Self::UplinkRouted
             | Self::UplinkService
             | Self::UplinkServiceFragment
-            | Self::UplinkServiceError => Action::Redirect,
+            | Self::UplinkServiceError
+            | Self::PodShortcut => Action::Redirect,
             Self::PodUnknownPort | Self::PodNoSocket => Action::Drop,
             _ => Action::Pass,
         }

@@ -15,8 +15,9 @@ use libbpf_rs::btf::{Btf, BtfType};
 use weft_xdp_progs::Verdict;
 use weft_xdp_progs::intf::{
     FRONTENDS_MAX, LOCAL_ADDRESSES_MAX, PORTS_MAX, ROUTED_PREFIXES_MAX, SERVICE_ADDRESSES_MAX,
-    SLOTS_MAX, WeftAddress4, WeftAddress6, WeftFrontend4, WeftFrontend6, WeftPort, WeftPrefix4,
-    WeftPrefix6, WeftTunnel,
+    SHORTCUTS_MAX, SLOTS_MAX, WeftAddress4, WeftAddress6, WeftFrontend4, WeftFrontend6, WeftPort,
+    WeftPrefix4, WeftPrefix6, WeftShortcut, WeftShortcutKey, WeftShortcutState, WeftShortcutUse,
+    WeftTunnel,
 };
 
 const OBJECTS: [&str; 2] = [
@@ -83,6 +84,46 @@ fn twins() -> Vec<(&'static str, Layout)> {
             layout_of!(WeftPrefix6 {
                 prefix_len,
                 address
+            }),
+        ),
+        (
+            "weft_shortcut_key",
+            layout_of!(WeftShortcutKey {
+                source,
+                destination,
+                source_port_be,
+                destination_port_be,
+                rx_ifindex
+            }),
+        ),
+        (
+            "weft_shortcut",
+            layout_of!(WeftShortcut {
+                epoch,
+                tx_ifindex,
+                place,
+                pod_mac,
+                gateway_mac,
+                peer_mac,
+                pad
+            }),
+        ),
+        (
+            "weft_shortcut_use",
+            layout_of!(WeftShortcutUse {
+                packets,
+                bytes,
+                last_ns,
+                end_sequence,
+                pad
+            }),
+        ),
+        (
+            "weft_shortcut_state",
+            layout_of!(WeftShortcutState {
+                alive_until_ns,
+                epoch,
+                pad
             }),
         ),
     ]
@@ -190,6 +231,9 @@ fn the_maps_are_as_large_as_the_limits_say() {
         ("services6", SERVICE_ADDRESSES_MAX),
         ("frontends4", FRONTENDS_MAX),
         ("frontends6", FRONTENDS_MAX),
+        ("shortcuts", SHORTCUTS_MAX as usize),
+        ("shortcut_uses", SHORTCUTS_MAX as usize),
+        ("shortcut_state", 1),
     ]);
     for object in OBJECTS {
         let object = ObjectBuilder::default().open_file(object).unwrap();

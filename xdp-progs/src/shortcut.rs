@@ -1,0 +1,309 @@
+//! Shortcuts: connections whose data the pod program sends on by itself.
+//!
+//! The dataplane adds one for each direction of a TCP connection between two pods of its node once it has
+//! decided about it. What opens or ends a connection still goes through the dataplane. A shortcut holds
+//! while its version is the one in force, so one word takes all of them back, and while the dataplane says
+//! from time to time that it lives.
+
+// UNSAFETY: maps the counters into memory and calls the kernel with the descriptors given, which
+// libbpf-rs can do for maps it opened itself only.
+#![expect(unsafe_code)]
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use zerocopy::{FromZeros, IntoBytes};
+
+use crate::Error;
+use crate::intf::{
+    SHORTCUTS_MAX, WeftShortcut, WeftShortcutKey, WeftShortcutState, WeftShortcutUse,
+};
+
+/// One direction of a TCP connection, as its packets come in by an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Way {
+    /// Who sends.
+    pub source: SocketAddr,
+    /// To whom.
+    pub destination: SocketAddr,
+    /// The interface.
+    pub rx_ifindex: u32,
+}
+
+/// Where the packets of a [`Way`] go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shortcut {
+    /// Version of the tables it was decided under.
+    pub epoch: u32,
+    /// Interface they leave by.
+    pub tx_ifindex: u32,
+    /// Where they are counted: below [`SHORTCUTS_MAX`].
+    pub place: u32,
+    /// MAC address they must come from.
+    pub pod_mac: [u8; 6],
+    /// MAC address they must be for, and will come from.
+    pub gateway_mac: [u8; 6],
+    /// MAC address they will be for.
+    pub peer_mac: [u8; 6],
+}
+
+/// Which shortcuts hold, and how long without another word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hold {
+    /// Those of this version; none has 0.
+    pub epoch: u32,
+    /// CLOCK_MONOTONIC, in nanoseconds.
+    pub until_ns: u64,
+}
+
+/// What went by a shortcut since the last look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes of IP packets.
+    pub bytes: u64,
+    /// CLOCK_MONOTONIC of the last packet ever, in nanoseconds; 0 without one.
+    pub last_ns: u64,
+    /// Highest TCP sequence number behind a segment.
+    pub end_sequence: u32,
+}
+
+/// The maps, for the one who decides. The descriptors come from [`crate::Programs::shortcut_maps`].
+#[derive(Debug)]
+pub struct ShortcutMaps {
+    shortcuts: OwnedFd,
+    uses: Mapped<WeftShortcutUse>,
+    state: Mapped<WeftShortcutState>,
+}
+
+impl ShortcutMaps {
+    /// Opens them by their descriptors, in the order they were given out.
+    ///
+    /// # Errors
+    /// When one is not what it should be.
+    pub fn open([shortcuts, uses, state]: [OwnedFd; 3]) -> Result<Self, Error> {
+        Ok(Self {
+            shortcuts,
+            uses: Mapped::new(&uses, SHORTCUTS_MAX)?,
+            state: Mapped::new(&state, 1)?,
+        })
+    }
+
+    /// Adds or replaces a shortcut.
+    ///
+    /// # Errors
+    /// Addresses of two families, a place beyond the last, a full map.
+    pub fn set(&self, way: &Way, shortcut: &Shortcut) -> Result<(), Error> {
+        if way.source.is_ipv4() != way.destination.is_ipv4() {
+            return Err(Error::Invalid(format!(
+                "a shortcut from {} to {}: two families",
+                way.source, way.destination
+            )));
+        }
+        if shortcut.place >= SHORTCUTS_MAX {
+            return Err(Error::Invalid(format!(
+                "shortcut {} of {SHORTCUTS_MAX}",
+                shortcut.place
+            )));
+        }
+        let (key, value) = (key(way), value(shortcut));
+        // SAFETY: key and value have the sizes of the map's, which `bpf/intf.h` and its test vouch for.
+        let result = unsafe {
+            libbpf_sys::bpf_map_update_elem(
+                self.shortcuts.as_raw_fd(),
+                key.as_bytes().as_ptr().cast(),
+                value.as_bytes().as_ptr().cast(),
+                u64::from(libbpf_sys::BPF_ANY),
+            )
+        };
+        checked(result, || format!("add a shortcut from {}", way.source))
+    }
+
+    /// Removes a shortcut; one that is not there is success.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn clear(&self, way: &Way) -> Result<(), Error> {
+        self.delete(&key(way))
+    }
+
+    /// Removes all of them.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn clear_all(&self) -> Result<(), Error> {
+        let mut key = WeftShortcutKey::new_zeroed();
+        // SAFETY: `key` has the size of the map's.
+        while unsafe {
+            let first = std::ptr::null();
+            let next = key.as_mut_bytes().as_mut_ptr().cast();
+            libbpf_sys::bpf_map_get_next_key(self.shortcuts.as_raw_fd(), first, next) == 0
+        } {
+            self.delete(&key)?;
+        }
+        Ok(())
+    }
+
+    fn delete(&self, key: &WeftShortcutKey) -> Result<(), Error> {
+        // SAFETY: `key` has the size of the map's.
+        let result = unsafe {
+            let key = key.as_bytes().as_ptr().cast();
+            libbpf_sys::bpf_map_delete_elem(self.shortcuts.as_raw_fd(), key)
+        };
+        if result == -libc::ENOENT {
+            return Ok(());
+        }
+        checked(result, || "remove a shortcut".to_owned())
+    }
+
+    /// Says which shortcuts hold. Takes effect with the next packet; no system call.
+    pub fn hold(&self, hold: Hold) {
+        let state = self.state.at(0);
+        // Never the new version with the old time: a shortcut must not outlive its dataplane.
+        word32(&state, 8).store(0, Ordering::Release);
+        word64(&state, 0).store(hold.until_ns, Ordering::Release);
+        word32(&state, 8).store(hold.epoch, Ordering::Release);
+    }
+
+    /// What went by a shortcut since this was asked last. No system call.
+    pub fn take(&self, place: u32) -> Taken {
+        let used = self.uses.at(place.min(SHORTCUTS_MAX - 1));
+        Taken {
+            packets: word64(&used, 0).swap(0, Ordering::Relaxed),
+            bytes: word64(&used, 8).swap(0, Ordering::Relaxed),
+            last_ns: word64(&used, 16).load(Ordering::Relaxed),
+            end_sequence: word32(&used, 24).load(Ordering::Relaxed),
+        }
+    }
+
+    /// Makes a place ready for another shortcut: nothing went by it, and its connection is at this sequence
+    /// number. No system call.
+    pub fn reset(&self, place: u32, end_sequence: u32) {
+        let used = self.uses.at(place.min(SHORTCUTS_MAX - 1));
+        for offset in [0, 8, 16] {
+            word64(&used, offset).store(0, Ordering::Relaxed);
+        }
+        word32(&used, 24).store(end_sequence, Ordering::Relaxed);
+    }
+}
+
+fn key(way: &Way) -> WeftShortcutKey {
+    WeftShortcutKey {
+        source: mapped(way.source.ip()),
+        destination: mapped(way.destination.ip()),
+        source_port_be: way.source.port().into(),
+        destination_port_be: way.destination.port().into(),
+        rx_ifindex: way.rx_ifindex,
+    }
+}
+
+fn mapped(address: IpAddr) -> [u8; 16] {
+    match address {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+        IpAddr::V6(v6) => v6.octets(),
+    }
+}
+
+fn value(shortcut: &Shortcut) -> WeftShortcut {
+    WeftShortcut {
+        epoch: shortcut.epoch,
+        tx_ifindex: shortcut.tx_ifindex,
+        place: shortcut.place,
+        pod_mac: shortcut.pod_mac,
+        gateway_mac: shortcut.gateway_mac,
+        peer_mac: shortcut.peer_mac,
+        pad: [0; 2],
+    }
+}
+
+fn checked(result: i32, doing: impl FnOnce() -> String) -> Result<(), Error> {
+    match result {
+        0 => Ok(()),
+        error => Err(Error::Map {
+            doing: doing(),
+            source: io::Error::from_raw_os_error(-error).into(),
+        }),
+    }
+}
+
+/// The values of an array map, mapped into memory that the programs change too.
+#[derive(Debug)]
+struct Mapped<T> {
+    start: NonNull<T>,
+    count: u32,
+}
+
+// SAFETY: the memory is reached through atomics only.
+unsafe impl<T> Send for Mapped<T> {}
+// SAFETY: as above.
+unsafe impl<T> Sync for Mapped<T> {}
+
+/// One value of it.
+struct Value<'a> {
+    start: NonNull<u8>,
+    bytes: usize,
+    _mapped: std::marker::PhantomData<&'a ()>,
+}
+
+impl<T> Mapped<T> {
+    fn new(map: &OwnedFd, count: u32) -> Result<Self, Error> {
+        // SAFETY: a new mapping, of nothing anybody has a reference to.
+        let start = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                Self::bytes(count),
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED,
+                map.as_raw_fd(),
+                0,
+            )
+        };
+        let failed = || Error::Map {
+            doing: "map the counters of shortcuts".to_owned(),
+            source: io::Error::last_os_error().into(),
+        };
+        if start == libc::MAP_FAILED {
+            return Err(failed());
+        }
+        let start = NonNull::new(start.cast()).ok_or_else(failed)?;
+        Ok(Self { start, count })
+    }
+
+    const fn bytes(count: u32) -> usize {
+        count as usize * size_of::<T>()
+    }
+
+    fn at(&self, place: u32) -> Value<'_> {
+        assert!(place < self.count, "place {place} of {}", self.count);
+        // SAFETY: within the mapping, as checked.
+        let start = unsafe { self.start.add(place as usize) };
+        Value {
+            start: start.cast(),
+            bytes: size_of::<T>(),
+            _mapped: std::marker::PhantomData,
+        }
+    }
+}
+
+impl<T> Drop for Mapped<T> {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `new` with this size; values do not outlive it.
+        unsafe { libc::munmap(self.start.as_ptr().cast(), Self::bytes(self.count)) };
+    }
+}
+
+fn word64<'a>(value: &Value<'a>, offset: usize) -> &'a AtomicU64 {
+    assert!(offset.is_multiple_of(8) && offset + 8 <= value.bytes);
+    // SAFETY: inside the value, aligned as values are; other sides change it by atomics too.
+    unsafe { AtomicU64::from_ptr(value.start.add(offset).as_ptr().cast()) }
+}
+
+fn word32<'a>(value: &Value<'a>, offset: usize) -> &'a AtomicU32 {
+    assert!(offset.is_multiple_of(4) && offset + 4 <= value.bytes);
+    // SAFETY: as above.
+    unsafe { AtomicU32::from_ptr(value.start.add(offset).as_ptr().cast()) }
+}

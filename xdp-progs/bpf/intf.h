@@ -21,7 +21,7 @@
 // Address, protocol and port of services for clients outside, per family.
 #define WEFT_FRONTENDS_MAX 65536
 
-// Shortcuts: two for each connection that has them. One costs 160 bytes.
+// Shortcuts: two for each connection that has them. One costs 170 bytes.
 #define WEFT_SHORTCUTS_MAX 32768
 
 // How one packet ended: the only key of the verdict counters. Every return of every program has its
@@ -129,15 +129,19 @@ struct weft_shortcut {
 	__u32 tx_ifindex;
 	// Where in `shortcut_uses` it is counted.
 	__u32 place;
+	// Holds while it is that of the place: the place may be another connection's by now.
+	__u32 ticket;
+	// The largest IP packet the other interface takes.
+	__u32 mtu;
 	// A frame that has not the pod's and the gateway's address is not for the shortcut.
 	__u8 pod_mac[6];
 	__u8 gateway_mac[6];
 	__u8 peer_mac[6];
 	__u8 pad[2];
 };
-_Static_assert(sizeof(struct weft_shortcut) == 32, "weft_shortcut");
+_Static_assert(sizeof(struct weft_shortcut) == 40, "weft_shortcut");
 
-// Value of `shortcut_uses`, written by the program alone.
+// Value of `shortcut_uses`. The program counts, the dataplane says who may.
 struct weft_shortcut_use {
 	__u64 packets;
 	// Of IP packets.
@@ -146,7 +150,8 @@ struct weft_shortcut_use {
 	__u64 last_ns;
 	// The highest TCP sequence number behind a segment.
 	__u32 end_sequence;
-	__u32 pad;
+	// Of the shortcut that is counted here; 0: none holds.
+	__u32 ticket;
 };
 _Static_assert(sizeof(struct weft_shortcut_use) == 32, "weft_shortcut_use");
 

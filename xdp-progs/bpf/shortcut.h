@@ -22,7 +22,8 @@ struct {
 	__type(value, struct weft_shortcut);
 } shortcuts SEC(".maps");
 
-// What went by each shortcut, by its place: the dataplane reads it through a mapping.
+// What went by each shortcut, by its place: the dataplane reads it through a mapping, and takes a single
+// shortcut back there.
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);
@@ -140,12 +141,8 @@ static __always_inline int holds(const struct weft_shortcut *shortcut)
 	return state && shortcut->epoch == state->epoch && bpf_ktime_get_ns() < state->alive_until_ns;
 }
 
-static __always_inline void note_use(__u32 place, const struct data_packet *packet)
+static __always_inline void note_use(struct weft_shortcut_use *use, const struct data_packet *packet)
 {
-	struct weft_shortcut_use *use = bpf_map_lookup_elem(&shortcut_uses, &place);
-
-	if (!use)
-		return;
 	__sync_fetch_and_add(&use->packets, 1);
 	__sync_fetch_and_add(&use->bytes, packet->bytes);
 	use->last_ns = bpf_ktime_get_ns();
@@ -172,15 +169,19 @@ static __always_inline __u32 take_shortcut(struct xdp_md *ctx)
 {
 	struct data_packet packet = {};
 	const struct weft_shortcut *shortcut;
+	struct weft_shortcut_use *use;
 
 	if (!data_packet(ctx, &packet))
 		return 0;
 	shortcut = bpf_map_lookup_elem(&shortcuts, &packet.key);
-	if (!shortcut || !holds(shortcut) ||
+	if (!shortcut || !holds(shortcut) || packet.bytes > shortcut->mtu ||
 	    !same_mac(packet.ethernet->h_source, shortcut->pod_mac) ||
 	    !same_mac(packet.ethernet->h_dest, shortcut->gateway_mac))
 		return 0;
-	note_use(shortcut->place, &packet);
+	use = bpf_map_lookup_elem(&shortcut_uses, &shortcut->place);
+	if (!use || use->ticket != shortcut->ticket)
+		return 0;
+	note_use(use, &packet);
 	count_hop(&packet);
 	__builtin_memcpy(packet.ethernet->h_source, shortcut->gateway_mac, ETH_ALEN);
 	__builtin_memcpy(packet.ethernet->h_dest, shortcut->peer_mac, ETH_ALEN);

@@ -137,6 +137,10 @@ pub struct WeftShortcut {
     pub tx_ifindex: u32,
     /// Where they are counted.
     pub place: u32,
+    /// Holds while it is that of [`WeftShortcutUse`].
+    pub ticket: u32,
+    /// The largest IP packet the other interface takes.
+    pub mtu: u32,
     /// Source of the frames that may take it.
     pub pod_mac: [u8; 6],
     /// Their destination, and the source behind it.
@@ -161,8 +165,8 @@ pub struct WeftShortcutUse {
     pub last_ns: u64,
     /// Highest TCP sequence number behind a segment.
     pub end_sequence: u32,
-    /// Always 0.
-    pub pad: u32,
+    /// Of the shortcut that is counted here; 0: none holds.
+    pub ticket: u32,
 }
 
 /// `struct weft_shortcut_state`: which shortcuts hold.

@@ -2,8 +2,8 @@
 //!
 //! The dataplane adds one for each direction of a TCP connection between two pods of its node once it has
 //! decided about it. What opens or ends a connection still goes through the dataplane. A shortcut holds
-//! while its version is the one in force, so one word takes all of them back, and while the dataplane says
-//! from time to time that it lives.
+//! while its version is the one in force, so one word takes all of them back; while its ticket is that of
+//! its place, so one word takes it back alone; and while the dataplane says from time to time that it lives.
 
 // UNSAFETY: maps the counters into memory and calls the kernel with the descriptors given, which
 // libbpf-rs can do for maps it opened itself only.
@@ -42,6 +42,10 @@ pub struct Shortcut {
     pub tx_ifindex: u32,
     /// Where they are counted: below [`SHORTCUTS_MAX`].
     pub place: u32,
+    /// Given to [`ShortcutMaps::open_place`].
+    pub ticket: u32,
+    /// The largest IP packet `tx_ifindex` takes.
+    pub mtu: u32,
     /// MAC address they must come from.
     pub pod_mac: [u8; 6],
     /// MAC address they must be for, and will come from.
@@ -169,6 +173,11 @@ impl ShortcutMaps {
         word32(&state, 8).store(hold.epoch, Ordering::Release);
     }
 
+    /// Lets the shortcuts that hold do so for longer. No system call.
+    pub fn renew(&self, until_ns: u64) {
+        word64(&self.state.at(0), 0).store(until_ns, Ordering::Release);
+    }
+
     /// What went by a shortcut since this was asked last. No system call.
     pub fn take(&self, place: u32) -> Taken {
         let used = self.uses.at(place.min(SHORTCUTS_MAX - 1));
@@ -180,14 +189,29 @@ impl ShortcutMaps {
         }
     }
 
-    /// Makes a place ready for another shortcut: nothing went by it, and its connection is at this sequence
-    /// number. No system call.
-    pub fn reset(&self, place: u32, end_sequence: u32) {
+    /// Makes a place ready for the shortcut with this ticket, which is not 0: nothing went by it, and its
+    /// connection is at this sequence number. No system call.
+    pub fn open_place(&self, place: u32, end_sequence: u32, ticket: u32) {
         let used = self.uses.at(place.min(SHORTCUTS_MAX - 1));
+        // Nobody counts while the numbers change.
+        word32(&used, 28).store(0, Ordering::Release);
         for offset in [0, 8, 16] {
-            word64(&used, offset).store(0, Ordering::Relaxed);
+            word64(&used, offset).store(0, Ordering::Release);
         }
-        word32(&used, 24).store(end_sequence, Ordering::Relaxed);
+        word32(&used, 24).store(end_sequence, Ordering::Release);
+        word32(&used, 28).store(ticket, Ordering::Release);
+    }
+
+    /// Takes the shortcut of a place back, from the next packet on. No system call.
+    pub fn close_place(&self, place: u32) {
+        let used = self.uses.at(place.min(SHORTCUTS_MAX - 1));
+        word32(&used, 28).store(0, Ordering::Release);
+    }
+
+    /// Ticket of the shortcut that is counted at a place; 0 when none is. No system call.
+    pub fn ticket(&self, place: u32) -> u32 {
+        let used = self.uses.at(place.min(SHORTCUTS_MAX - 1));
+        word32(&used, 28).load(Ordering::Acquire)
     }
 }
 
@@ -213,6 +237,8 @@ fn value(shortcut: &Shortcut) -> WeftShortcut {
         epoch: shortcut.epoch,
         tx_ifindex: shortcut.tx_ifindex,
         place: shortcut.place,
+        ticket: shortcut.ticket,
+        mtu: shortcut.mtu,
         pod_mac: shortcut.pod_mac,
         gateway_mac: shortcut.gateway_mac,
         peer_mac: shortcut.peer_mac,

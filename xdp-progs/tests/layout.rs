@@ -102,6 +102,8 @@ fn twins() -> Vec<(&'static str, Layout)> {
                 epoch,
                 tx_ifindex,
                 place,
+                ticket,
+                mtu,
                 pod_mac,
                 gateway_mac,
                 peer_mac,
@@ -115,7 +117,7 @@ fn twins() -> Vec<(&'static str, Layout)> {
                 bytes,
                 last_ns,
                 end_sequence,
-                pad
+                ticket
             }),
         ),
         (

@@ -23,7 +23,9 @@ const PORTS: (u16, u16) = (40_000, 5201);
 const FOREVER: u64 = u64::MAX;
 const EPOCH: u32 = 7;
 const PLACE: u32 = 11;
+const TICKET: u32 = 3;
 const PAYLOAD: usize = 100;
+const MTU: u32 = 61_000;
 
 /// A node with the pod program, a port, and no socket: what takes no shortcut is dropped for that.
 struct Node {
@@ -48,6 +50,7 @@ impl Node {
         for way in [node.way4(), node.way6()] {
             node.maps.set(&way, &node.shortcut()).unwrap();
         }
+        node.maps.open_place(PLACE, 1_000, TICKET);
         node.hold(EPOCH, FOREVER);
         node
     }
@@ -61,6 +64,8 @@ impl Node {
             epoch: EPOCH,
             tx_ifindex: self.ifindex,
             place: PLACE,
+            ticket: TICKET,
+            mtu: MTU,
             pod_mac: POD,
             gateway_mac: GATEWAY,
             peer_mac: PEER,
@@ -155,6 +160,12 @@ fn a_packet_of_many_buffers_goes_whole() {
     let sent = node.sent(&frame).unwrap();
     assert_eq!(sent[54..], frame[54..]);
     assert_eq!(node.maps.take(PLACE).bytes, 60_040);
+    let larger = Shortcut {
+        mtu: 60_039,
+        ..node.shortcut()
+    };
+    node.maps.set(&node.way4(), &larger).unwrap();
+    assert_eq!(node.sent(&frame), None, "the peer's interface takes less");
 }
 
 #[test]
@@ -211,6 +222,16 @@ fn a_shortcut_holds_as_long_as_it_is_said() {
     passes(false, "the dataplane is gone");
     node.hold(EPOCH, FOREVER);
     passes(true, "both hold again");
+    node.maps.close_place(PLACE);
+    passes(false, "taken back alone");
+    node.maps.open_place(PLACE, 0, TICKET + 1);
+    passes(false, "the place is another connection's");
+    node.maps.open_place(PLACE, 0, TICKET);
+    assert_eq!(node.maps.ticket(PLACE), TICKET);
+    passes(true, "its own again");
+    node.hold(EPOCH, 1);
+    node.maps.renew(FOREVER);
+    passes(true, "renewed");
     node.maps.clear(&node.way4()).unwrap();
     node.maps.clear(&node.way4()).unwrap();
     assert_eq!(node.sent(&data()[0]), None);
@@ -222,7 +243,6 @@ fn a_shortcut_holds_as_long_as_it_is_said() {
 #[test]
 fn what_went_by_is_counted_and_taken_once() {
     let node = Node::new();
-    node.maps.reset(PLACE, 1_000);
     let before = node.maps.take(PLACE);
     assert_eq!((before.packets, before.bytes, before.last_ns), (0, 0, 0));
     for sequence in [1_000, 1_100, 1_050_u32] {

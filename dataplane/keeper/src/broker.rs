@@ -75,12 +75,14 @@ pub enum Descriptor {
     Socket(Rc<Bound>),
     /// A port's packet socket.
     PacketSocket(Rc<OwnedFd>),
+    /// A map of the programs.
+    Map(Rc<OwnedFd>),
 }
 
 impl AsFd for Descriptor {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
-            Self::Memory(fd) | Self::PacketSocket(fd) => fd.as_fd(),
+            Self::Memory(fd) | Self::PacketSocket(fd) | Self::Map(fd) => fd.as_fd(),
             Self::Socket(bound) => bound.fd.as_fd(),
         }
     }
@@ -246,6 +248,18 @@ impl Broker {
     pub fn flows(&mut self, request: FlowsRequest) -> Result<(FlowsRecord, Descriptor), ApiError> {
         let (region, kept) = self.flows.get(request)?;
         Ok((FlowsRecord { kept }, Descriptor::Memory(region)))
+    }
+
+    /// The maps of shortcuts.
+    ///
+    /// # Errors
+    /// Failed without a free descriptor.
+    pub fn shortcuts(&self) -> Result<Vec<Descriptor>, ApiError> {
+        let maps = self.programs.shortcut_maps().into_iter();
+        let descriptors = maps.map(|map| Ok(Descriptor::Map(Rc::new(map.try_clone_to_owned()?))));
+        descriptors.collect::<io::Result<_>>().map_err(|error| {
+            ApiError::new(ErrorKind::Failed, format!("the maps of shortcuts: {error}"))
+        })
     }
 
     /// Packets by what the programs decided.

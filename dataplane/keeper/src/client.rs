@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use serde::de::DeserializeOwned;
 use weft_api::envelope::{ApiError, ErrorKind, Outcome, Request};
 use weft_api::frame::LINE_BYTES_MAX;
+use weft_xdp_progs::ShortcutMaps;
 
 use crate::passing;
 use crate::protocol::{
@@ -179,6 +180,19 @@ impl KeeperClient {
             ClientError::Protocol("memory for connections came without its descriptor".to_owned())
         })?;
         Ok((region, record.kept))
+    }
+
+    /// The maps of shortcuts, as the last dataplane left them.
+    ///
+    /// # Errors
+    /// As for every call; `BadRequest` from a keeper that does not know of them.
+    pub fn shortcuts(&mut self) -> Result<ShortcutMaps, ClientError> {
+        let nonsense = |what: String| ClientError::Protocol(format!("shortcuts: {what}"));
+        let (Done {}, descriptors) = self.channel.call(Op::Shortcuts)?;
+        let descriptors = Vec::from(descriptors).try_into();
+        let descriptors =
+            descriptors.map_err(|all: Vec<OwnedFd>| nonsense(format!("{} maps", all.len())))?;
+        ShortcutMaps::open(descriptors).map_err(|error| nonsense(error.to_string()))
     }
 
     /// How the keeper is.

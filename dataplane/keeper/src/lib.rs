@@ -38,3 +38,8 @@ mod passing;
 pub mod protocol;
 pub mod registry;
 pub mod server;
+/// Shortcuts between ports, in maps that the keeper holds.
+pub mod shortcut {
+    pub use weft_xdp_progs::intf::SHORTCUTS_MAX;
+    pub use weft_xdp_progs::{Hold, Shortcut, ShortcutMaps, Taken, Way};
+}

@@ -68,6 +68,9 @@ pub enum Op {
     Steer(Steering),
     /// Memory for the connections of one worker. Answers [`FlowsRecord`] and its descriptor.
     Flows(FlowsRequest),
+    /// The maps of shortcuts, the same in every session. Answers [`Done`] and their descriptors, as
+    /// [`weft_xdp_progs::ShortcutMaps::open`] takes them.
+    Shortcuts,
     /// How the keeper is. Needs no session. Answers [`KeeperStatus`].
     Status,
 }
@@ -83,6 +86,7 @@ impl Op {
             Self::Unbind { .. } => "unbind",
             Self::Steer(_) => "steer",
             Self::Flows(_) => "flows",
+            Self::Shortcuts => "shortcuts",
             Self::Status => "status",
         }
     }

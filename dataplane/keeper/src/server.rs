@@ -315,6 +315,7 @@ impl Keeper {
                 let (record, region) = self.broker.flows(request)?;
                 result(record, vec![region])
             }
+            Op::Shortcuts => result(Done {}, self.broker.shortcuts()?),
             Op::Status => result(self.status(), Vec::new()),
         }
     }

@@ -81,6 +81,15 @@ fn status_needs_no_session_and_names_the_dataplane() {
 }
 
 #[test]
+fn shortcuts_are_the_next_dataplanes_too() {
+    let node = Node::new();
+    let mut first = node.connect();
+    first.shortcuts().unwrap().open_place(5, 1_000, 77);
+    drop(first);
+    assert_eq!(node.connect().shortcuts().unwrap().ticket(5), 77);
+}
+
+#[test]
 fn everything_else_needs_a_session() {
     let node = Node::new();
     for request in [
@@ -89,6 +98,7 @@ fn everything_else_needs_a_session() {
         r#"{"id":1,"op":"unbind","port":1}"#,
         r#"{"id":1,"op":"configure","port":1,"config":{}}"#,
         r#"{"id":1,"op":"steer"}"#,
+        r#"{"id":1,"op":"shortcuts"}"#,
     ] {
         let answer = ask(&node, request);
         assert_eq!(answer["error"]["kind"], "bad_request", "{request}");

@@ -190,7 +190,7 @@ impl Programs {
         self.steering.apply(steering)
     }
 
-    /// What [`ShortcutMaps::open`] takes.
+    /// What [`crate::ShortcutMaps::open`] takes.
     pub fn shortcut_maps(&self) -> [BorrowedFd<'_>; 3] {
         self.shortcuts.each_ref().map(AsFd::as_fd)
     }

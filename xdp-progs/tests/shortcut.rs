@@ -1,6 +1,10 @@
 //! Which packets take a shortcut, what becomes of them, and what is counted.
 
-#![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a helper that fails fails its test"
+)]
 
 mod common;
 

@@ -222,6 +222,10 @@ pub struct Status {
     /// Policies: how many rules, endpoints, identities and addresses there are, and packets denied.
     #[serde(default)]
     pub policy: Vec<Counter>,
+    /// Connections between pods of this node that have a shortcut, and the packets and bytes that took one. They are in
+    /// the ports' counters too, but no stage saw them.
+    #[serde(default)]
+    pub shortcuts: Vec<Counter>,
     /// Ports.
     pub ports: Vec<PortStatus>,
     /// Remote nodes.

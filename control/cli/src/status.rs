@@ -100,6 +100,7 @@ fn render(report: &Report, styled: bool) -> String {
         page.table("PACKETS BY VERDICT", &counters("VERDICT", &status.verdicts));
         page.table("POLICIES", &described("WHAT", &status.policy));
         page.table("CONNECTIONS", &described("WHAT", &status.flows));
+        page.table("SHORTCUTS", &described("WHAT", &status.shortcuts));
         page.table("DROPS", &described("REASON", &status.drops));
         page.table("REMOTE NODES", &remotes(&status.remotes));
     }

@@ -124,6 +124,11 @@ impl Compiler {
         self.builder.build()
     }
 
+    /// See [`TablesBuilder::allow_shortcuts`].
+    pub fn allow_shortcuts(&mut self, allowed: bool) {
+        self.builder.allow_shortcuts(allowed);
+    }
+
     /// The policies as they are in the tables.
     pub fn policies(&self) -> &Policies {
         &self.policy

@@ -43,7 +43,7 @@ Examples:
 
 tuning.json, with the defaults:
   {\"spin_us\": 5, \"nap_us\": 100, \"lend_idle\": 32, \"lend_active\": 1024,
-   \"zero_copy\": true, \"priority\": 1, \"flows\": 65536}
+   \"zero_copy\": true, \"priority\": 1, \"flows\": 65536, \"shortcuts\": true}
 
   spin_us      after the last packet, look again without pause for so long, then sleep until the
                kernel wakes us
@@ -53,6 +53,8 @@ tuning.json, with the defaults:
   zero_copy    ask for zero-copy where the uplink's driver offers it
   priority     real-time priority (SCHED_FIFO) of the workers, 0 for none
   flows        connections each worker remembers; another number starts with an empty table
+  shortcuts    let the kernel send the data of allowed TCP connections between two pods of this
+               node on by itself (false: every packet goes through a worker)
 
 Inspect it with: weft --run-dir DIR status";
 
@@ -79,6 +81,8 @@ pub struct Tuning {
     /// Connections each worker remembers, 128 bytes (IPv4) or 176 (IPv6) for each that is there. Too few and
     /// new connections displace unanswered ones early, and are refused when all are established.
     pub flows: u32,
+    /// Give TCP connections between two pods of this node shortcuts; 16,384 connections at once.
+    pub shortcuts: bool,
 }
 
 impl Default for Tuning {
@@ -91,6 +95,7 @@ impl Default for Tuning {
             zero_copy: true,
             priority: 1,
             flows: FLOWS_DEFAULT,
+            shortcuts: true,
         }
     }
 }

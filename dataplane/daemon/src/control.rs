@@ -1,6 +1,8 @@
 //! What the control socket changes: ports, tables, steering. One lock around it all; workers never
 //! take it.
 
+use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -22,6 +24,7 @@ use crate::kept_tables::KeptTables;
 use crate::objects::{Effect, ObjectStore};
 use crate::ports::{AttachedPort, Ports, QUEUES_MAX};
 use crate::queue::{Mapped, QUEUE_COUNTERS, Queue};
+use crate::shortcut::Shortcuts;
 use crate::snapshot::{Home, Snapshot};
 use crate::steering::Steered;
 use crate::workers::{Unresponsive, Workers};
@@ -54,6 +57,10 @@ pub struct Control {
     pub trace_bench: Option<Bench>,
     /// What the keeper steers now.
     pub steered: Steered,
+    /// Shortcuts between pods, where the keeper knows of them.
+    pub shortcuts: Option<Shortcuts>,
+    /// Captures under way.
+    pub captures: u32,
 }
 
 fn keeper_failed(error: &ClientError) -> ApiError {
@@ -83,7 +90,11 @@ impl Control {
     pub fn port_statuses(&self) -> Vec<PortStatus> {
         let status = |port: &AttachedPort| {
             let mut status = port.status();
-            status.counters.drops += self.workers.drops_of(PortId(port.record.id));
+            let id = PortId(port.record.id);
+            status.counters.drops += self.workers.drops_of(id);
+            if let Some(shortcuts) = &self.shortcuts {
+                shortcuts.add_to(id, &mut status.counters);
+            }
             status
         };
         self.ports.iter().map(status).collect()
@@ -147,9 +158,51 @@ impl Control {
         {
             tracing::warn!(%error, "counters of backends begin with those of earlier ones");
         }
+        if let Some(shortcuts) = &mut self.shortcuts {
+            // Before any worker sees the tables: nothing goes by what they may no longer say.
+            shortcuts.hold(tables.shortcut_epoch());
+        }
         let snapshot = Snapshot::new(tables, &self.ports.homes(), self.workers.len() as u16);
         self.publisher.publish(snapshot);
         self.workers.ring_all();
+    }
+
+    /// Gives shortcuts from now on, or takes all of them back; never gives any where the configuration says so.
+    pub fn allow_shortcuts(&mut self, allowed: bool) {
+        if self.tuning.shortcuts && self.shortcuts.is_some() {
+            self.compiler.allow_shortcuts(allowed);
+            self.publish();
+        }
+    }
+
+    /// A capture begins: it is to see every packet.
+    pub fn capture_begins(&mut self) {
+        self.captures += 1;
+        if self.captures == 1 {
+            self.allow_shortcuts(false);
+        }
+    }
+
+    /// A capture ended.
+    pub fn capture_ends(&mut self) {
+        self.captures = self.captures.saturating_sub(1);
+        if self.captures == 0 {
+            self.allow_shortcuts(true);
+        }
+    }
+
+    /// Whether any connection has a shortcut now.
+    pub fn has_shortcuts(&self) -> bool {
+        self.shortcuts.as_ref().is_some_and(Shortcuts::exist)
+    }
+
+    /// Readable when a connection asks for a shortcut.
+    ///
+    /// # Errors
+    /// What the kernel says to dup.
+    pub fn shortcut_bell(&self) -> io::Result<Option<OwnedFd>> {
+        let bell = self.shortcuts.as_ref().map(Shortcuts::bell);
+        bell.map(|it| it.try_clone_to_owned()).transpose()
     }
 
     /// Tells the keeper what the uplinks take.
@@ -309,6 +362,9 @@ impl Control {
             self.publish();
         }
         self.publisher.collect();
+        if let Some(shortcuts) = &mut self.shortcuts {
+            shortcuts.tend(&self.publisher.current().tables, &self.ports);
+        }
         match self.workers.ended() {
             Some((index, Ok(()))) => anyhow::bail!("worker {index} ended"),
             Some((index, Err(error))) => {

@@ -11,6 +11,8 @@ use weft_keeper::client::KeeperClient;
 use weft_keeper::protocol::FlowsRequest;
 use weft_xsk::Region;
 
+use crate::shortcut::WorkerParts;
+use crate::shortcut_ring::ShortcutNews;
 use crate::workers::secret;
 
 /// The table of every worker, and the zero of the clock its times count from.
@@ -20,6 +22,8 @@ pub struct Flows {
     /// Zero of the workers' clock: that of the monotonic one and not the start of the process, so that
     /// times mean the same to the next process.
     pub clock: Instant,
+    /// By worker, how it tells that a connection asks for a shortcut; empty where there are none.
+    pub news: Vec<ShortcutNews>,
 }
 
 impl Flows {
@@ -40,7 +44,17 @@ impl Flows {
         Ok(Self {
             tables: tables.collect(),
             clock,
+            news: Vec::new(),
         })
+    }
+
+    /// Goes on with the shortcuts of the last dataplane's connections: what went by them is taken down, and they hold
+    /// no longer.
+    pub fn use_shortcuts(&mut self, workers: WorkerParts) {
+        for (table, (writer, news)) in self.tables.iter_mut().zip(workers) {
+            table.use_shortcuts(Box::new(writer));
+            self.news.push(news);
+        }
     }
 }
 

@@ -23,6 +23,8 @@ mod ports;
 mod queue;
 mod server;
 mod service_list;
+mod shortcut;
+mod shortcut_ring;
 mod snapshot;
 mod start;
 mod status;
@@ -50,6 +52,7 @@ use weft_api::paths::RunDir;
 use crate::config::{Cli, Tuning};
 use crate::links::{LinkNews, LinkWatch};
 use crate::server::{Shared, lock};
+use crate::shortcut::RENEW;
 
 /// How often the workers are looked after.
 const CARE: Duration = Duration::from_secs(5);
@@ -86,18 +89,28 @@ fn run(cli: &Cli) -> Result<()> {
 
 /// Until told to stop: detaches ports whose link is gone and sees that workers and keeper live.
 fn watch(control: &Shared, links: &mut LinkWatch, signals: &SignalFd) -> Result<()> {
-    let timeout = PollTimeout::try_from(CARE)?;
     let keeper = lock(control).keeper.as_fd().try_clone_to_owned()?;
+    let bell = lock(control).shortcut_bell()?;
     let mut keeper_lives = true;
     loop {
         let mut fds = vec![
             PollFd::new(signals.as_fd(), PollFlags::POLLIN),
             PollFd::new(links.as_fd(), PollFlags::POLLIN),
+            PollFd::new(keeper.as_fd(), PollFlags::POLLHUP),
         ];
-        if keeper_lives {
-            fds.push(PollFd::new(keeper.as_fd(), PollFlags::POLLHUP));
+        if !keeper_lives {
+            fds.pop();
         }
-        poll(&mut fds, timeout)?;
+        fds.extend(
+            bell.iter()
+                .map(|it| PollFd::new(it.as_fd(), PollFlags::POLLIN)),
+        );
+        let care = if lock(control).has_shortcuts() {
+            RENEW
+        } else {
+            CARE
+        };
+        poll(&mut fds, PollTimeout::try_from(care)?)?;
         let ready: Vec<bool> = fds.iter().map(|fd| fd.any().unwrap_or(false)).collect();
         if ready[0] {
             tracing::info!("stopping; the keeper holds sockets and frames for the next start");
@@ -111,7 +124,7 @@ fn watch(control: &Shared, links: &mut LinkWatch, signals: &SignalFd) -> Result<
                 LinkNews::Overrun => lock(control).sweep_gone_links(),
             }
         }
-        if ready.get(2) == Some(&true) {
+        if keeper_lives && ready[2] {
             keeper_lives = false;
             tracing::error!(
                 "weft-keeper is gone: packets still flow, but no port can be attached or detached; restart weft-keeper and weft-dataplane"

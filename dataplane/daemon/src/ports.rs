@@ -48,6 +48,11 @@ impl Ports {
         self.0.values().find(|port| port.spec.name == *name)
     }
 
+    /// A port by id.
+    pub fn get(&self, id: u16) -> Option<&AttachedPort> {
+        self.0.get(&id)
+    }
+
     /// A port by id, to change it.
     pub fn get_mut(&mut self, id: u16) -> Option<&mut AttachedPort> {
         self.0.get_mut(&id)

@@ -78,10 +78,13 @@ fn serve(stream: UnixStream, control: &Shared) {
                 id,
                 body: Op::Capture(spec),
             })) => {
+                lock(control).capture_begins();
                 if let Err(error) = capture(id, &spec, writer, control) {
                     tracing::debug!(%error, "a capture ended");
                 }
-                lock(control).workers.forget_readers();
+                let mut control = lock(control);
+                control.workers.forget_readers();
+                control.capture_ends();
                 return;
             }
             Ok(Some(Request {
@@ -160,6 +163,7 @@ fn answer(writer: &mut Vec<u8>, id: u64, op: Op, control: &mut Control) -> io::R
         Op::PortAttach(spec) => respond(writer, id, control.attach(spec)),
         Op::PortDetach { name } => respond(writer, id, done(control.detach(&name))),
         Op::PortList => {
+            control.workers.absorb_shortcuts();
             let ports = control.port_statuses();
             respond(writer, id, Ok(PortList { ports }))
         }

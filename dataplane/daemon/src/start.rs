@@ -22,6 +22,7 @@ use crate::kept_tables::KeptTables;
 use crate::objects::ObjectStore;
 use crate::ports::Ports;
 use crate::queue::Mapped;
+use crate::shortcut::Shortcuts;
 use crate::snapshot::Snapshot;
 use crate::steering::Steered;
 use crate::workers::Workers;
@@ -73,8 +74,9 @@ pub fn start(cli: &Cli, tuning: Tuning) -> Result<Control> {
     let mut compiler = Compiler::default();
     let tables = compiler.tables(objects.objects(), &ports);
     let mut publisher = Publisher::new(Snapshot::new(tables, &ports.homes(), cores.len() as u16));
-    let flows = Flows::take_over(&mut keeper, cores.len(), tuning.flows)?;
+    let mut flows = Flows::take_over(&mut keeper, cores.len(), tuning.flows)?;
     let clock = flows.clock;
+    let shortcuts = take_shortcuts(&mut keeper, cores.len(), &mut flows);
     let workers = Workers::start(&cores, &tuning, &umem, pool, flows, &mut publisher)?;
     let mut control = Control {
         keeper,
@@ -90,6 +92,8 @@ pub fn start(cli: &Cli, tuning: Tuning) -> Result<Control> {
         clock,
         trace_bench: None,
         steered: Steered::default(),
+        shortcuts,
+        captures: 0,
     };
     for (id, queues) in queues {
         control.serve(id, queues).map_err(|error| anyhow!(error))?;
@@ -103,7 +107,27 @@ pub fn start(cli: &Cli, tuning: Tuning) -> Result<Control> {
     bind_uplinks(&mut control, &cli.underlay)?;
     control.steer().map_err(|error| anyhow!(error))?;
     control.sweep_gone_links();
+    control.allow_shortcuts(true);
     Ok(control)
+}
+
+/// The shortcuts of this node; none with a keeper that does not know of them.
+fn take_shortcuts(
+    keeper: &mut KeeperClient,
+    workers: usize,
+    flows: &mut Flows,
+) -> Option<Shortcuts> {
+    match Shortcuts::take_over(keeper, workers, flows.clock) {
+        Ok((shortcuts, parts)) => {
+            flows.use_shortcuts(parts);
+            Some(shortcuts)
+        }
+        Err(error) => {
+            let error = format!("{error:#}");
+            tracing::warn!(error, "no shortcuts between this node's pods");
+            None
+        }
+    }
 }
 
 /// Better refused here, in a sentence, than by EBUSY for every port.

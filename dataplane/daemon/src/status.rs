@@ -6,6 +6,7 @@ use weft_engine::table::flow::FlowCounters;
 use weft_engine::{DropReason, Outcome, Stage};
 
 use crate::control::Control;
+use crate::shortcut::Shortcuts;
 use crate::worker::Account;
 use crate::worker_counters::WorkerReading;
 
@@ -17,6 +18,7 @@ const ACCOUNT_TRIES: usize = 3;
 pub fn status(control: &Control) -> Status {
     // First: it lets the workers publish their counters and read the kernel's.
     let frames = frames(control);
+    control.workers.absorb_shortcuts();
     let workers: Vec<(Option<usize>, WorkerReading)> = control.workers.readings().collect();
     Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -52,6 +54,11 @@ pub fn status(control: &Control) -> Status {
         ),
         flows: total(&workers, |r| &r.flows, FlowCounters::NAMES.into_iter()),
         policy: crate::policy::counters(control, &workers),
+        shortcuts: control
+            .shortcuts
+            .iter()
+            .flat_map(Shortcuts::counters)
+            .collect(),
         ports: control.port_statuses(),
         remotes: remotes(control),
     }

@@ -27,7 +27,7 @@ impl Waiter {
     /// What the kernel says to epoll_create and eventfd.
     pub fn new() -> io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        let doorbell = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+        let doorbell = doorbell()?;
         epoll.add(&doorbell, EpollEvent::new(EpollFlags::EPOLLIN, DOORBELL))?;
         Ok(Self {
             epoll,
@@ -41,7 +41,7 @@ impl Waiter {
     /// # Errors
     /// What the kernel says to dup.
     pub fn bell(&self) -> io::Result<Bell> {
-        Ok(Bell(self.doorbell.as_fd().try_clone_to_owned()?))
+        Bell::of(&self.doorbell)
     }
 
     /// Registers a socket, armed, to be reported as `slot`.
@@ -93,6 +93,16 @@ impl Waiter {
     }
 }
 
+/// What bells ring.
+///
+/// # Errors
+/// What the kernel says to eventfd.
+pub fn doorbell() -> io::Result<EventFd> {
+    Ok(EventFd::from_flags(
+        EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK,
+    )?)
+}
+
 fn armed(slot: u16) -> EpollEvent {
     EpollEvent::new(
         EpollFlags::EPOLLIN | EpollFlags::EPOLLONESHOT,
@@ -100,11 +110,19 @@ fn armed(slot: u16) -> EpollEvent {
     )
 }
 
-/// Wakes a worker.
+/// Wakes a worker, or the control side.
 #[derive(Debug)]
 pub struct Bell(std::os::fd::OwnedFd);
 
 impl Bell {
+    /// A handle for those who ring `doorbell`.
+    ///
+    /// # Errors
+    /// What the kernel says to dup.
+    pub fn of(doorbell: &EventFd) -> io::Result<Self> {
+        Ok(Self(doorbell.as_fd().try_clone_to_owned()?))
+    }
+
     /// Rings; a bell that rings already stays so.
     pub fn ring(&self) {
         // EAGAIN: the counter is full, so the worker is awake or about to be.

@@ -27,6 +27,7 @@ use crate::idle::{Idle, Rest};
 use crate::lending::Lending;
 use crate::mailbox::{Answer, Inbox};
 use crate::queue::{Queue, QueueCounter};
+use crate::shortcut_ring::ShortcutNews;
 use crate::snapshot::Snapshot;
 use crate::tap::Tap;
 use crate::verdict_ring::VerdictWriter;
@@ -78,6 +79,9 @@ pub enum Command {
     ForgetBackends(Box<[BackendId]>, Answer<Box<[BackendId]>>),
     /// Show some connections.
     Flows(FlowScan, Answer<FlowScan>),
+    /// Take down what went by the shortcuts of connections from this place on, at most so many; the answer is where to
+    /// go on.
+    AbsorbShortcuts(u32, u32, Answer<Option<u32>>),
     /// Say where this worker's frames are, and read the kernel's counters.
     Account(Answer<Account>),
     /// End the thread.
@@ -127,6 +131,7 @@ pub struct Worker {
     port_drops: Arc<SharedCounters>,
     /// Who is shown policy verdicts; nearly always nobody.
     verdict_writers: Vec<VerdictWriter>,
+    shortcuts: Option<ShortcutNews>,
 }
 
 /// What a worker is made of.
@@ -155,6 +160,8 @@ pub struct Parts {
     pub port_drops: Arc<SharedCounters>,
     /// Where ICMP errors about our tunnels are reported.
     pub reports: Producer<PmtuReport>,
+    /// Where it tells that connections ask for shortcuts.
+    pub shortcuts: Option<ShortcutNews>,
     /// Zero of the clock all workers and taps share.
     pub clock: Instant,
 }
@@ -190,6 +197,7 @@ impl Worker {
             lending,
             port_drops: parts.port_drops,
             verdict_writers: Vec::new(),
+            shortcuts: parts.shortcuts,
         }
     }
 
@@ -381,6 +389,9 @@ impl Worker {
 
     /// Looks for queues that woke up.
     fn look(&mut self, timeout_ms: Option<u16>) -> std::io::Result<()> {
+        if let Some(shortcuts) = &mut self.shortcuts {
+            shortcuts.tell();
+        }
         let (egress, active) = (&mut self.egress, &mut self.active);
         self.waiter.wait(timeout_ms, |slot| {
             if let Some(queue) = egress.queue(slot)
@@ -432,6 +443,7 @@ impl Worker {
                 let pool = &mut self.egress.pool;
                 self.pipeline.port_removed(port, pool);
                 self.port_drops.store(port.index(), 0);
+                self.shortcuts.iter().for_each(|it| it.forget(port));
                 let all = frames.len();
                 pool.take_bulk(&mut frames, all);
                 done.give(frames);
@@ -462,6 +474,9 @@ impl Worker {
             Command::Flows(scan, answer) => {
                 answer.give(self.scan(scan));
             }
+            Command::AbsorbShortcuts(from, most, answer) => {
+                answer.give(self.pipeline.absorb_some(from, most));
+            }
             Command::Account(answer) => {
                 answer.give(self.account());
             }
@@ -477,10 +492,11 @@ impl Worker {
         Ok(())
     }
 
-    fn scan(&self, mut scan: FlowScan) -> FlowScan {
+    fn scan(&mut self, mut scan: FlowScan) -> FlowScan {
         let room = scan.found.capacity();
         scan.found.clear();
-        let (now, flows) = (Tick::of_ns(self.now_ns()), self.pipeline.flows());
+        let now = Tick::of_ns(self.now_ns());
+        let flows = self.pipeline.flows_mut();
         scan.from = scan
             .from
             .and_then(|from| flows.scan(from, room, now, |flow| scan.found.push(flow)));

@@ -43,6 +43,9 @@ const BACKENDS_PER_LOOK: usize = 1024;
 /// Places of the flow table a worker looks at between two rounds: some 20 us.
 const FLOWS_PER_LOOK: usize = 256;
 
+/// Connections whose shortcuts a worker reads between two rounds: some 30 us.
+const SHORTCUTS_PER_LOOK: u32 = 256;
+
 /// One running worker.
 pub struct WorkerHandle {
     /// Core it is pinned to.
@@ -93,6 +96,7 @@ impl Workers {
         let mesh = Handoffs::mesh(&bells)?;
         let pools = share(pool, cores.len(), umem);
         let mut handles = Vec::new();
+        let mut news = flows.news.into_iter();
         let parts = cores
             .iter()
             .zip(waiters)
@@ -126,6 +130,7 @@ impl Workers {
                 counters: Arc::clone(&counters),
                 port_drops: Arc::clone(&port_drops),
                 reports: reporter,
+                shortcuts: news.next(),
                 clock: flows.clock,
             });
             let thread = spawn(id, *core, tuning.priority, worker)?;
@@ -308,6 +313,19 @@ impl Workers {
             }
         }
         Ok(())
+    }
+
+    /// Lets every worker take down what went by shortcuts. One that does not answer shows what it knew.
+    pub fn absorb_shortcuts(&self) {
+        for index in 0..self.0.len() {
+            let mut from = Some(0);
+            while let Some(place) = from {
+                let asked = self.ask(index, |done| {
+                    Command::AbsorbShortcuts(place, SHORTCUTS_PER_LOOK, done)
+                });
+                from = asked.unwrap_or_default();
+            }
+        }
     }
 
     /// What ICMP said about our tunnels since the last call.

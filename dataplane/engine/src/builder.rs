@@ -51,6 +51,10 @@ pub enum RangeKind {
 #[derive(Default)]
 pub struct TablesBuilder {
     tables: Tables,
+    /// The version built last.
+    built: Tables,
+    has_shortcuts: bool,
+    shortcut_epoch: u32,
     policy: PolicyBuilder,
     services: ServiceBuilder,
     /// Every claim to a prefix, best first: [`Route`]'s order. One prefix may be claimed twice, as when
@@ -75,7 +79,27 @@ impl TablesBuilder {
             let next = self.tables.connections_epoch.checked_add(1);
             self.tables.connections_epoch = next.unwrap_or(1);
         }
-        self.tables.clone()
+        if self.has_shortcuts && !self.tables.keep_shortcuts_of(&self.built) {
+            self.renew_shortcuts();
+        }
+        self.tables.shortcut_epoch = if self.has_shortcuts {
+            self.shortcut_epoch
+        } else {
+            0
+        };
+        self.built = self.tables.clone();
+        self.built.clone()
+    }
+
+    /// From the next version on connections between pods may be given shortcuts, or not any more. Those there were
+    /// hold no longer.
+    pub fn allow_shortcuts(&mut self, allowed: bool) {
+        self.has_shortcuts = allowed;
+        self.renew_shortcuts();
+    }
+
+    fn renew_shortcuts(&mut self) {
+        self.shortcut_epoch = self.shortcut_epoch.checked_add(1).unwrap_or(1);
     }
 
     /// The policies in the making.

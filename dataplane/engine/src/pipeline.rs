@@ -318,6 +318,18 @@ impl Pipeline {
         &self.flows
     }
 
+    /// To take down what went past the pipeline.
+    pub fn flows_mut(&mut self) -> &mut FlowTable {
+        &mut self.flows
+    }
+
+    /// See [`FlowTable::absorb_some`].
+    pub fn absorb_some(&mut self, from: u32, most: u32) -> Option<u32> {
+        let next = self.flows.absorb_some(from, most);
+        self.counters.flows = self.flows.counters();
+        next
+    }
+
     /// Whether anything waits for a timeout: then [`Pipeline::expire`] has to be called also while no
     /// packets come. Connections do not: an overdue one is not found, and an idle node shall not wake up
     /// to forget it.

@@ -34,6 +34,7 @@ pub struct Tables {
     pub(crate) policy: PolicyTables,
     pub(crate) services: ServiceTables,
     pub(crate) connections_epoch: u32,
+    pub(crate) shortcut_epoch: u32,
 }
 
 impl Tables {
@@ -114,6 +115,27 @@ impl Tables {
     #[inline]
     pub fn connections_epoch(&self) -> u32 {
         self.connections_epoch
+    }
+
+    /// Number of what shortcuts between this node's pods depend on: what is said about running connections, the way
+    /// to each of the pods, and what their frames look like. 0: there are to be none.
+    #[inline]
+    pub fn shortcut_epoch(&self) -> u32 {
+        self.shortcut_epoch
+    }
+
+    /// Whether shortcuts decided under `before` are right under these tables too.
+    pub(crate) fn keep_shortcuts_of(&self, before: &Self) -> bool {
+        let gateway = |tables: &Self| tables.node().map(|node| node.gateway_mac);
+        let same_way = |port: &PortEntry| {
+            let to4 = port.addresses4.iter().map(|it| IpAddr::V4(*it));
+            let mut to = to4.chain(port.addresses6.iter().map(|it| IpAddr::V6(*it)));
+            self.port(port.id) == Some(port)
+                && to.all(|it| self.fib.lookup(it) == before.fib.lookup(it))
+        };
+        self.connections_epoch == before.connections_epoch
+            && gateway(self) == gateway(before)
+            && before.ports().all(same_way)
     }
 
     /// What the policies of this node say about a connection: the sender's and the receiver's, each where

@@ -341,6 +341,7 @@ pub fn status() -> Status {
         ],
         flows: vec![counter("current", 12, "connections in the table now")],
         policy: vec![counter("rules", 3, "")],
+        shortcuts: vec![counter("packets", 900, "packets that took one")],
         ports: vec![PortStatus {
             id: 1,
             name: PortName("weftaaaaaaaaaaa".into()),

@@ -61,6 +61,7 @@ fn status_shows_the_node_and_exits_with_0() {
         "10.244.1.5, fd00:1::5",
         "parse  1,000,000",
         "martian      7  An address that may not appear on a link.",
+        "packets    900  packets that took one",
         "node2  192.0.2.2",
         "tx-checksum  checksums are completed in software",
     ] {

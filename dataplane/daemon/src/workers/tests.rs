@@ -53,6 +53,7 @@ impl Rig {
         let flows = Flows {
             tables: cores.iter().map(|_| FlowTable::new(1024, 7)).collect(),
             clock: Instant::now(),
+            news: Vec::new(),
         };
         let workers = Workers::start(&cores, &tuning, &umem, pool, flows, &mut publisher).unwrap();
         let kernels = homes

@@ -1,6 +1,6 @@
 //! What:   where the packet goes, and whether it may: FIB, TTL, size.
 //! Reads:  FIB, ports, remote nodes, `headers`, `track`, the way decided before for the connection.
-//! Writes: `egress`, `cut_to`; the way into the connection's entry.
+//! Writes: `egress`, `cut_to`; the way into the connection's entry. Asks for shortcuts.
 //! Drops:  unclaimed cluster addresses, loops, expired TTLs, packets larger than the path; answered with
 //!         ICMP where the sender can do something about it.
 //! Order:  behind policy and fragment, so that the forbidden get no answer; in front of rewrite, so that an
@@ -26,9 +26,15 @@ const TTL_AT: usize = 8;
 const HOP_LIMIT_AT: usize = 7;
 
 pub(crate) fn process(packets: &mut [Packet], context: &mut Context<'_>) {
+    let shortcuts = context.tables.shortcut_epoch();
     super::each(Stage::Route, packets, context, |packet, context| {
         let mtu = match decided(packet, context) {
-            Some(mtu) => mtu,
+            Some(mtu) => {
+                if shortcuts != 0 {
+                    consider_shortcut(packet, shortcuts, context);
+                }
+                mtu
+            }
             None => decide(packet, context)?,
         };
         check_hops(packet, context)?;
@@ -70,6 +76,27 @@ fn decided(packet: &mut Packet, context: &Context<'_>) -> Option<u32> {
     };
     packet.egress = egress;
     Some(mtu)
+}
+
+/// Asks for a shortcut of a connection between two pods of this node that had some packets by here. It came this far,
+/// so it is allowed.
+#[inline]
+fn consider_shortcut(packet: &Packet, shortcuts: u32, context: &mut Context<'_>) {
+    let Some(flow) = packet.track.flow else {
+        return;
+    };
+    if packet.rx_kind != PortKind::Pod || !matches!(packet.egress, Egress::Local(_)) {
+        return;
+    }
+    let Some(ways) = context.flows.is_due(flow, epoch(context)) else {
+        return;
+    };
+    let to = ways.map(|way| Egress::decode(way, PortKind::Pod));
+    if let [Some(Egress::Local(to)), Some(Egress::Local(from))] = to
+        && from != to
+    {
+        context.flows.shorten(flow, [from, to], shortcuts);
+    }
 }
 
 /// An entry has room for half of it; four thousand million versions make no mistake likely, and a

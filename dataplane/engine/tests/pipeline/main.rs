@@ -17,6 +17,7 @@ mod segments;
 mod service;
 mod service_errors;
 mod service_model;
+mod shortcuts;
 mod sources;
 mod trace;
 mod tunnel;

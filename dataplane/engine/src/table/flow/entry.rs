@@ -28,14 +28,18 @@ pub(super) struct Hot {
     pub(super) protocol: u8,
     /// [`Flags`].
     pub(super) flags: u8,
-    /// 1: the client is outside the cluster, and [`Neighbour`] says by whom it is reached.
-    pub(super) outside: u8,
+    /// The highest bit: the client is outside the cluster, and [`Neighbour`] says by whom it is reached. The others:
+    /// packets by the pipeline since a shortcut was asked for, or at all. No connection needs both.
+    pub(super) outside_or_streak: u8,
     /// TCP: highest sequence number behind a segment, by direction. SCTP: the verification tag packets
     /// of the direction carry, 0 while unknown.
     pub(super) ends: [u32; 2],
 }
 
 const _: () = assert!(size_of::<Hot>() == 64);
+
+/// The bit of [`Hot::outside_or_streak`] that is not counted with.
+const OUTSIDE: u8 = 1 << 7;
 
 /// What few packets touch.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
@@ -101,8 +105,8 @@ impl Flags {
     pub(super) const RESET: u8 = 1 << 5;
     /// Picked up by a packet of the side that was connected to, as far as policies are concerned.
     pub(super) const REVERSED: u8 = 1 << 6;
-    /// All that have a meaning.
-    pub(super) const KNOWN: u8 = 0x7f;
+    /// A shortcut was asked for: packets may go past the pipeline.
+    pub(super) const SHORTCUT: u8 = 1 << 7;
 }
 
 impl Hot {
@@ -119,6 +123,35 @@ impl Hot {
     #[inline]
     pub(super) const fn has(&self, flag: u8) -> bool {
         self.flags & flag != 0
+    }
+
+    /// Whether the client is outside the cluster, and its neighbour known.
+    #[inline]
+    pub(super) const fn is_outside(&self) -> bool {
+        self.outside_or_streak & OUTSIDE != 0
+    }
+
+    /// The client is outside the cluster, and its neighbour known.
+    #[inline]
+    pub(super) const fn set_outside(&mut self) {
+        self.outside_or_streak |= OUTSIDE;
+    }
+
+    /// One more packet by the pipeline; how many it is, 127 at most.
+    #[inline]
+    pub(super) const fn lengthen_streak(&mut self) -> u8 {
+        let streak = self.outside_or_streak & !OUTSIDE;
+        if streak < !OUTSIDE {
+            self.outside_or_streak += 1;
+            return streak + 1;
+        }
+        streak
+    }
+
+    /// Packets by the pipeline are counted from none again.
+    #[inline]
+    pub(super) const fn end_streak(&mut self) {
+        self.outside_or_streak &= OUTSIDE;
     }
 
     /// Counts a packet.
@@ -176,6 +209,8 @@ pub struct FlowInfo {
     pub idle_ns: u64,
     /// MSS announced by each side, by the direction of its SYN.
     pub mss: [Option<u16>; 2],
+    /// A shortcut was asked for.
+    pub shortcut: bool,
 }
 
 /// Which connections to list; what is `None` does not matter.

@@ -14,6 +14,7 @@
 //! | `store.rs` | how entries come and go |
 //! | `track.rs`, `tcp.rs`, `sctp.rs` | what a packet does to its connection |
 //! | `translate.rs` | connections whose packets' addresses are replaced |
+//! | `shortcut.rs` | connections whose data goes past the pipeline |
 //! | `recover.rs` | taking over what another process left |
 //!
 //! Nothing is allocated after [`FlowTable::new`].
@@ -25,6 +26,7 @@ mod memory;
 mod queue;
 mod recover;
 mod sctp;
+mod shortcut;
 mod state;
 mod store;
 mod tcp;
@@ -35,6 +37,8 @@ mod translate;
 mod model_tests;
 #[cfg(test)]
 mod recover_tests;
+#[cfg(test)]
+mod shortcut_tests;
 #[cfg(test)]
 mod tcp_tests;
 #[cfg(test)]
@@ -47,6 +51,7 @@ pub use key::{Direction, FlowKey, HashSeed, Tuple};
 pub use memory::{FLOWS_MAX, FlowMemory, MemoryError};
 pub use recover::Recovery;
 pub use sctp::{Chunk, ChunkKind};
+pub use shortcut::{Candidate, Shortcuts, Used};
 pub use state::{Standing, State, Tick};
 pub use tcp::Segment;
 pub use track::{Decided, Seen, Tracked, Upper};
@@ -126,6 +131,7 @@ pub struct FlowTable {
     backends: BackendCounters,
     /// The state [`FlowTable::reap`] looks at next.
     reaped: usize,
+    shortcuts: Option<Box<dyn Shortcuts>>,
 }
 
 impl FlowTable {
@@ -150,6 +156,7 @@ impl FlowTable {
             counters: FlowCounters::new(),
             backends: BackendCounters::new(),
             reaped: 0,
+            shortcuts: None,
         }
     }
 
@@ -194,7 +201,8 @@ impl FlowTable {
     pub fn find(&self, key: &FlowKey, hash: u64, now: Tick) -> Option<(FlowRef, Direction)> {
         let (number, direction) = self.search(key, hash)?;
         let hot = self.memory.hot(number);
-        if hot.state().is_over(hot.last_seen(), now) {
+        // What went by a shortcut was perhaps not taken down yet.
+        if hot.state().is_over(hot.last_seen(), now) && !hot.has(Flags::SHORTCUT) {
             return None;
         }
         Some((self.reference(number)?, direction))
@@ -230,7 +238,7 @@ impl FlowTable {
     /// Shows some connections to `visit`, for people: those in at most `most` places from `from` on, 0 for the
     /// first. Returns where to go on; `None` behind the last. Connections may come and go in between.
     pub fn scan(
-        &self,
+        &mut self,
         from: u32,
         most: usize,
         now: Tick,
@@ -246,7 +254,9 @@ impl FlowTable {
             if at >= first_of_v6 + used_v6 {
                 return None;
             }
-            let flow = self.memory.number(at).and_then(|it| self.info(it, now));
+            let number = self.memory.number(at);
+            number.into_iter().for_each(|it| self.absorb(it));
+            let flow = number.and_then(|it| self.info(it, now));
             flow.into_iter().for_each(&mut visit);
             at += 1;
         }
@@ -347,7 +357,7 @@ impl FlowTable {
                 port: next_hop.port.0,
             };
             *self.memory.neighbour_mut(number) = known;
-            self.memory.hot_mut(number).outside = 1;
+            self.memory.hot_mut(number).set_outside();
         }
     }
 
@@ -355,7 +365,7 @@ impl FlowTable {
     #[inline]
     pub fn next_hop(&self, flow: FlowRef) -> Option<NextHop> {
         let number = self.resolve(flow)?;
-        if self.memory.hot(number).outside == 0 {
+        if !self.memory.hot(number).is_outside() {
             return None;
         }
         let Neighbour { mac, port } = *self.memory.neighbour(number);
@@ -455,6 +465,7 @@ impl FlowTable {
             age_ns: now.since_ns(Tick(cold.created)),
             idle_ns: now.since_ns(hot.last_seen()),
             mss: cold.mss.map(|mss| Some(mss).filter(|it| *it != 0)),
+            shortcut: hot.has(Flags::SHORTCUT),
         })
     }
 }

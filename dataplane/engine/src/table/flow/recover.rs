@@ -87,8 +87,6 @@ impl FlowTable {
         };
         let past = |tick: u32| now.0.wrapping_sub(tick) <= u32::MAX / 2;
         hot.generation != 0
-            && hot.outside <= 1
-            && hot.flags & !Flags::KNOWN == 0
             && fits(state, Protocol(hot.protocol))
             && past(hot.last_seen)
             && past(cold.created)

@@ -107,6 +107,7 @@ impl FlowTable {
 
     /// Forgets a connection.
     pub(super) fn release(&mut self, number: Number) {
+        self.lengthen(number);
         let (original, reply) = self.keys(number);
         let translated = self.memory.hot(number).has(Flags::TRANSLATED);
         let sides = [(original, Direction::Original), (reply, Direction::Reply)];
@@ -163,6 +164,7 @@ impl FlowTable {
         let Some(number) = self.queues.oldest(&self.memory, state) else {
             return false;
         };
+        self.absorb(number);
         let due = state.is_over(self.memory.hot(number).last_seen(), now);
         if due {
             self.release(number);

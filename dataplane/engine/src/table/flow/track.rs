@@ -90,6 +90,7 @@ impl FlowTable {
     #[inline(always)]
     pub fn follow(&mut self, seen: &Seen, now: Tick) -> Option<Tracked> {
         if let Some((number, direction)) = self.search_here(&seen.key, seen.hash) {
+            self.absorb(number);
             let hot = self.memory.hot(number);
             // Most packets come in the same tick as the one before.
             if hot.last_seen() != now && hot.state().is_over(hot.last_seen(), now) {
@@ -178,6 +179,8 @@ impl FlowTable {
             hot.flags |= Flags::REPLIED;
         }
         if state != after {
+            // Each step of the end is to be seen.
+            self.lengthen(number);
             self.set_state(number, after);
         } else if last_seen != now && (now.0 >> state.grain()) != (last_seen.0 >> state.grain()) {
             self.queues.renew(&mut self.memory, state, number);

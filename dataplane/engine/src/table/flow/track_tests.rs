@@ -94,7 +94,7 @@ impl Bed {
     }
 
     /// Opens the numbered connection and brings it to `Established`.
-    fn establish(&mut self, number: u32) {
+    pub(super) fn establish(&mut self, number: u32) {
         for (side, flags, sequence, acknowledgement) in [
             (Side::A, TcpFlags::SYN, 10, 0),
             (Side::B, TcpFlags::SYN | TcpFlags::ACK, 20, 11),

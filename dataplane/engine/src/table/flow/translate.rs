@@ -63,6 +63,7 @@ impl FlowTable {
         let Some((number, _)) = self.search(&key, key.hash(self.seed)) else {
             return true;
         };
+        self.absorb(number);
         let hot = self.memory.hot(number);
         let is_guess = hot.has(Flags::PICKED_UP) && !hot.has(Flags::REPLIED | Flags::TRANSLATED);
         let gives_way = is_guess || hot.state().is_over(hot.last_seen(), now);

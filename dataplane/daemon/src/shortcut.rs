@@ -1,0 +1,254 @@
+//! Shortcuts as the control side gives them: connections between two pods of the node whose data the pod program
+//! sends on by itself.
+//!
+//! A worker [asks](crate::shortcut_ring) for a connection it saw often enough. What was decided under other tables than
+//! those in force is not given; when the tables say something else, one word takes all of them back, before workers see
+//! those tables. A shortcut whose connection ended is closed by the worker, and what is left of it in the map goes when
+//! another connection has its seat.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use nix::sys::eventfd::EventFd;
+use weft_api::dataplane::{Counter, PortCounters};
+use weft_engine::table::flow::Candidate;
+use weft_engine::{Direction, PortId, Tables};
+use weft_keeper::client::KeeperClient;
+use weft_keeper::shortcut::{Hold, Shortcut, ShortcutMaps, Way};
+
+use crate::ports::Ports;
+use crate::shortcut_ring::{self, ShortcutNews, ShortcutReader, ShortcutWriter};
+use crate::waiter::{self, Bell};
+
+/// How long shortcuts hold without a word of this process: they end soon after it did, and survive a restart of the
+/// process or a moment in which the machine stands still.
+const HOLD: Duration = Duration::from_secs(5);
+
+/// How often that is renewed.
+pub const RENEW: Duration = Duration::from_secs(1);
+
+/// A connection, by its place for the original direction.
+type Place = u32;
+
+/// One that was given.
+struct Given {
+    ways: [Way; 2],
+    ticket: u32,
+    epoch: u32,
+}
+
+/// See the module's text.
+pub struct Shortcuts {
+    maps: Arc<ShortcutMaps>,
+    bell: EventFd,
+    workers: Vec<ShortcutReader>,
+    given: HashMap<Place, Given>,
+    /// Whose a key of the map is.
+    owners: HashMap<Way, Place>,
+    /// Version in force.
+    epoch: u32,
+    /// Zero of the clock of the maps.
+    clock: Instant,
+}
+
+/// What each worker gets.
+pub type WorkerParts = Vec<(ShortcutWriter, ShortcutNews)>;
+
+impl Shortcuts {
+    /// Takes the maps over. No shortcut of an earlier dataplane holds from now on.
+    ///
+    /// # Errors
+    /// A keeper that does not know of them, or what the kernel says.
+    pub fn take_over(
+        keeper: &mut KeeperClient,
+        workers: usize,
+        clock: Instant,
+    ) -> Result<(Self, WorkerParts)> {
+        let maps = keeper.shortcuts().context("asking the keeper")?;
+        maps.hold(Hold {
+            epoch: 0,
+            until_ns: 0,
+        });
+        maps.clear_all()?;
+        let maps = Arc::new(maps);
+        let bell = waiter::doorbell()?;
+        let count = u32::try_from(workers)?;
+        let (mut parts, mut readers) = (Vec::new(), Vec::new());
+        for worker in 0..count {
+            let news_bell = Bell::of(&bell)?;
+            let (writer, news, reader) =
+                shortcut_ring::shortcut_ring(Arc::clone(&maps), (worker, count), news_bell);
+            parts.push((writer, news));
+            readers.push(reader);
+        }
+        let shortcuts = Self {
+            maps,
+            bell,
+            workers: readers,
+            given: HashMap::new(),
+            owners: HashMap::new(),
+            epoch: 0,
+            clock,
+        };
+        Ok((shortcuts, parts))
+    }
+
+    /// Readable when a connection asks.
+    pub fn bell(&self) -> BorrowedFd<'_> {
+        self.bell.as_fd()
+    }
+
+    /// Tables of this version are about to be published: shortcuts of others hold no longer.
+    pub fn hold(&mut self, epoch: u32) {
+        if self.epoch != epoch {
+            self.epoch = epoch;
+            let until_ns = self.until_ns();
+            self.maps.hold(Hold { epoch, until_ns });
+        }
+    }
+
+    /// Gives what was asked for, and lets what there is hold for longer.
+    pub fn tend(&mut self, tables: &Tables, ports: &Ports) {
+        // EAGAIN: nobody rang.
+        let _ = self.bell.read();
+        for worker in 0..self.workers.len() {
+            while let Some(candidate) = self.workers[worker].next() {
+                if let Err(error) = self.give(worker as u32, &candidate, tables, ports) {
+                    tracing::warn!(%error, "a connection goes on without a shortcut");
+                }
+            }
+        }
+        if self.exist() {
+            self.maps.renew(self.until_ns());
+        }
+    }
+
+    /// Whether any holds.
+    pub fn exist(&self) -> bool {
+        self.epoch != 0 && self.given.iter().any(|(place, it)| self.holds(*place, it))
+    }
+
+    /// How many connections have one, and what went by them.
+    pub fn counters(&self) -> Vec<Counter> {
+        let connections = self
+            .given
+            .iter()
+            .filter(|(place, it)| self.holds(**place, it));
+        let total = |at: usize| self.workers.iter().map(|it| it.total()[at]).sum();
+        let counter = |name: &str, count, description: &str| Counter {
+            name: name.to_owned(),
+            count,
+            description: description.to_owned(),
+        };
+        vec![
+            counter(
+                "connections",
+                connections.count() as u64,
+                "connections that have one now",
+            ),
+            counter("packets", total(0), "packets that took one"),
+            counter("bytes", total(1), "bytes of IP packets that took one"),
+        ]
+    }
+
+    /// Adds what went by shortcuts to what was counted for a port.
+    pub fn add_to(&self, port: PortId, counters: &mut PortCounters) {
+        for worker in &self.workers {
+            let [rx_packets, rx_bytes, tx_packets, tx_bytes] = worker.of_port(port);
+            counters.rx_packets += rx_packets;
+            counters.rx_bytes += rx_bytes;
+            counters.tx_packets += tx_packets;
+            counters.tx_bytes += tx_bytes;
+        }
+    }
+
+    fn until_ns(&self) -> u64 {
+        (self.clock.elapsed() + HOLD).as_nanos() as u64
+    }
+
+    fn holds(&self, place: Place, given: &Given) -> bool {
+        given.epoch == self.epoch && self.maps.ticket(place) == given.ticket
+    }
+
+    fn give(
+        &mut self,
+        worker: u32,
+        candidate: &Candidate,
+        tables: &Tables,
+        ports: &Ports,
+    ) -> Result<()> {
+        // What was decided under tables that say something else counts no longer.
+        if candidate.epoch != self.epoch || self.epoch != tables.shortcut_epoch() {
+            return Ok(());
+        }
+        let [Some((from_a, to_a)), Some((from_b, to_b))] = [
+            self.way(worker, candidate, Direction::Original, (tables, ports)),
+            self.way(worker, candidate, Direction::Reply, (tables, ports)),
+        ] else {
+            return Ok(());
+        };
+        self.vacate(to_a.place)?;
+        for (way, shortcut) in [(from_a, to_a), (from_b, to_b)] {
+            self.maps.set(&way, &shortcut)?;
+            self.owners.insert(way, to_a.place);
+        }
+        let given = Given {
+            ways: [from_a, from_b],
+            ticket: candidate.ticket,
+            epoch: candidate.epoch,
+        };
+        self.given.insert(to_a.place, given);
+        Ok(())
+    }
+
+    /// One direction of a connection, and where it goes on; none when a port is gone.
+    fn way(
+        &self,
+        worker: u32,
+        candidate: &Candidate,
+        direction: Direction,
+        (tables, ports): (&Tables, &Ports),
+    ) -> Option<(Way, Shortcut)> {
+        let workers = self.workers.len() as u32;
+        let [there, back] = candidate.ports;
+        let (rx, tx) = match direction {
+            Direction::Original => (there, back),
+            Direction::Reply => (back, there),
+        };
+        let tuple = candidate.keys[direction.index()].tuple;
+        let way = Way {
+            source: SocketAddr::new(tuple.source(), tuple.ports().0),
+            destination: SocketAddr::new(tuple.destination(), tuple.ports().1),
+            rx_ifindex: ports.get(rx.0)?.record.ifindex,
+        };
+        let shortcut = Shortcut {
+            epoch: candidate.epoch,
+            tx_ifindex: ports.get(tx.0)?.record.ifindex,
+            place: shortcut_ring::place(worker, workers, candidate.seat, direction),
+            ticket: candidate.ticket,
+            mtu: tables.port(tx)?.mtu,
+            pod_mac: tables.port(rx)?.mac.0,
+            gateway_mac: tables.node()?.gateway_mac.0,
+            peer_mac: tables.port(tx)?.mac.0,
+        };
+        Some((way, shortcut))
+    }
+
+    /// Removes what an earlier connection of a place left in the map, unless it is another's by now.
+    fn vacate(&mut self, place: Place) -> Result<()> {
+        let Some(given) = self.given.remove(&place) else {
+            return Ok(());
+        };
+        for way in given.ways {
+            if self.owners.get(&way) == Some(&place) {
+                self.owners.remove(&way);
+                self.maps.clear(&way)?;
+            }
+        }
+        Ok(())
+    }
+}

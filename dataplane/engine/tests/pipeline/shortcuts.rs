@@ -1,0 +1,164 @@
+//! Which connections ask for a shortcut, and under which tables.
+
+use std::sync::{Arc, Mutex};
+
+use weft_engine::table::flow::{Candidate, Shortcuts, Used};
+use weft_engine::testbed::*;
+use weft_engine::{Direction, PortId};
+use weft_wire::TcpFlags;
+
+/// More than a connection needs to be asked for.
+const MANY: usize = 200;
+
+#[derive(Clone, Default)]
+struct Asked(Arc<Mutex<Vec<Candidate>>>);
+
+impl Shortcuts for Asked {
+    fn seats(&self) -> u32 {
+        100
+    }
+
+    fn ask(&mut self, candidate: &Candidate) {
+        self.0.lock().unwrap().push(*candidate);
+    }
+
+    fn take(&mut self, _: u32, _: u32, _: Direction) -> Used {
+        Used::default()
+    }
+
+    fn end(&mut self, _: u32) {}
+}
+
+/// A testbed that gives shortcuts, and what asked for one.
+fn bed() -> (Testbed, Asked) {
+    let mut bed = Testbed::new();
+    let asked = Asked::default();
+    let flows = bed.pipeline.flows_mut();
+    flows.use_shortcuts(Box::new(asked.clone()));
+    bed.change(|builder| builder.allow_shortcuts(true));
+    (bed, asked)
+}
+
+/// An end of a connection: the port its packets come in by, and its address.
+type End = (PortId, &'static str);
+
+const A4: End = (A, "10.1.1.10");
+const B4: End = (B, "10.1.1.11");
+const A6: End = (A, "fd00:1:1::10");
+const B6: End = (B, "fd00:1:1::11");
+
+fn segment(from: End, to: End, flags: TcpFlags) -> (PortId, Vec<u8>) {
+    let ports = if from.0 < to.0 {
+        (4000, 80)
+    } else {
+        (80, 4000)
+    };
+    let packet = packet(from.1, to.1).tcp(ports.0, ports.1).flags(flags);
+    (from.0, packet.payload_len(10).build())
+}
+
+fn talk(bed: &mut Testbed, a: End, b: End, rounds: usize) {
+    for _ in 0..rounds {
+        bed.run(&[segment(a, b, TcpFlags::ACK)]);
+        bed.run(&[segment(b, a, TcpFlags::ACK)]);
+    }
+}
+
+/// Both sides speak; the connection was begun before we looked, which is as good.
+fn asked_by(bed: &mut Testbed, asked: &Asked, a: End, b: End) -> Vec<Candidate> {
+    talk(bed, a, b, MANY);
+    std::mem::take(&mut asked.0.lock().unwrap())
+}
+
+#[test]
+fn connections_between_two_pods_ask() {
+    for (a, b) in [(A4, B4), (A6, B6)] {
+        let (mut bed, asked) = bed();
+        let all = asked_by(&mut bed, &asked, a, b);
+        assert!(all.len() > 1, "again while packets come by the pipeline");
+        assert_eq!(all[0].ports, [A, B]);
+        assert_eq!(all[0].keys[0].tuple.source(), ip(a.1));
+        assert_eq!(all[0].epoch, bed.tables.shortcut_epoch());
+        let seats: Vec<_> = all.iter().map(|it| (it.seat, it.ticket)).collect();
+        assert!(seats.iter().all(|it| *it == seats[0]));
+    }
+}
+
+#[test]
+fn other_connections_do_not() {
+    let (mut bed, asked) = bed();
+    let outside = (UPLINK, "203.0.113.9");
+    for round in 0..MANY {
+        let flags = TcpFlags::ACK;
+        bed.run(&[
+            segment(A4, outside, flags),
+            segment(A4, (NODE, "10.1.1.254"), flags),
+        ]);
+        bed.run(&[(A, packet(A4.1, B4.1).udp(1, 2).build())]);
+        bed.run(&[(B, packet(B4.1, A4.1).udp(2, 1).build())]);
+        let port = 5000 + round as u16;
+        let short = |from: &str, to: &str, ports: (u16, u16)| {
+            packet(from, to).tcp(ports.0, ports.1).flags(flags).build()
+        };
+        bed.run(&[(A, short(A4.1, B4.1, (port, 80)))]);
+        bed.run(&[(B, short(B4.1, A4.1, (80, port)))]);
+    }
+    // Nobody answers.
+    for _ in 0..MANY {
+        bed.run(&[segment(A6, B6, TcpFlags::ACK)]);
+    }
+    assert_eq!(asked.0.lock().unwrap()[..], []);
+}
+
+#[test]
+fn tables_without_shortcuts_have_none() {
+    let (mut bed, asked) = bed();
+    bed.change(|builder| builder.allow_shortcuts(false));
+    assert_eq!(bed.tables.shortcut_epoch(), 0);
+    assert_eq!(asked_by(&mut bed, &asked, A4, B4), []);
+}
+
+#[test]
+fn what_changes_nothing_for_local_pods_keeps_their_shortcuts() {
+    let (mut bed, _) = bed();
+    let epoch = bed.tables.shortcut_epoch();
+    bed.change(|builder| builder.set_path(weft_engine::RemoteId(0), None, 1280));
+    assert_eq!(bed.tables.shortcut_epoch(), epoch);
+}
+
+#[test]
+fn what_may_change_something_takes_all_back() {
+    let (mut bed, asked) = bed();
+    let mut last = bed.tables.shortcut_epoch();
+    let mut changed = |bed: &Testbed, what: &str| {
+        let epoch = bed.tables.shortcut_epoch();
+        assert!(epoch > last, "{what}");
+        last = epoch;
+    };
+    bed.change_port(B, |port| port.mtu = 9000);
+    changed(&bed, "an MTU");
+    bed.change_port(B, |port| {
+        port.addresses4 = vec!["10.1.1.12".parse().unwrap()];
+    });
+    changed(&bed, "an address");
+    let thief = weft_engine::PortEntry {
+        id: PortId(0),
+        ..bed.tables.port(B).unwrap().clone()
+    };
+    bed.change(|builder| builder.set_port(thief).unwrap());
+    changed(&bed, "an address that another port has");
+    bed.change(|builder| builder.remove_port(B));
+    changed(&bed, "a port that is gone");
+    bed.change(|builder| {
+        let mut node = node();
+        node.gateway_mac = B_MAC;
+        builder.set_node(Some(node));
+    });
+    changed(&bed, "the gateway's address");
+    bed.change(|builder| {
+        builder.allow_shortcuts(false);
+        builder.allow_shortcuts(true);
+    });
+    changed(&bed, "a pause");
+    assert_eq!(asked.0.lock().unwrap()[..], []);
+}

@@ -8,30 +8,16 @@ use std::rc::Rc;
 use weft_api::dataplane::{Counter, Feature, PortKind};
 use weft_api::envelope::{ApiError, ErrorKind};
 use weft_xdp_progs::{Program, Programs, SlotRange, XdpLink, XdpMode};
-use weft_xsk::{BindError, Bound, Mode, Umem, UmemError, UmemSource};
+use weft_xsk::{Bound, Umem, UmemError};
 
 use crate::bpffs::Bpffs;
 use crate::flows::Flows;
 use crate::interface::{self, Interface};
 use crate::protocol::{
-    BindRequest, CONFIG_BYTES_MAX, FlowsRecord, FlowsRequest, PortRecord, QueueRecord, Rings,
-    Steering,
+    BindRequest, CONFIG_BYTES_MAX, FlowsRecord, FlowsRequest, PortRecord, Steering,
 };
+use crate::queues::{Binder, open_packet_socket, queue_records, rings_of, wanted_queues};
 use crate::registry::{Place, Registry};
-
-/// Rings of a pod's or the node's port: 113 packets of 64 KiB at 18 descriptors each, 96 KiB of kernel
-/// memory. Fewer and a burst of one TCP window is lost; more costs every one of 110 pods.
-const POD_RINGS: Rings = Rings::uniform(2048);
-
-/// Rings of an uplink's queue: all pods' traffic meets here, and a node has few of them.
-const UPLINK_RINGS: Rings = Rings::uniform(4096);
-
-/// Descriptors the kernel takes per transmit call. Its default of 32 is less than two packets of
-/// 64 KiB; with 512 a burst goes out in one system call, and 28 such packets bound its length.
-const TX_BUDGET: u32 = 512;
-
-/// Queues of one interface. The largest adapters have 256; slots are 4,096 in all.
-const QUEUES_MAX: u32 = 256;
 
 /// Why the broker cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -63,7 +49,8 @@ struct BoundPort {
     record: PortRecord,
     sockets: Vec<Rc<Bound>>,
     packet_socket: Option<Rc<OwnedFd>>,
-    link: XdpLink,
+    /// None while the port is held.
+    link: Option<XdpLink>,
 }
 
 /// An answer's descriptors: shared, because a port may be gone before the last byte is sent.
@@ -169,16 +156,25 @@ impl Broker {
         check_config(&request.config)?;
         let interface = self.find(&request)?;
         let queues = wanted_queues(&request, interface)?;
+        let rings = rings_of(request.kind);
         let place = self
             .ports
             .place(queues)
             .map_err(|full| ApiError::new(ErrorKind::Exhausted, full.to_string()))?;
-        let rings = rings_of(request.kind);
-        let sockets = self.bind_queues(&request, interface.index, queues, rings)?;
+        let binder = self.binder(&request.ifname, interface.index, request.kind);
+        let sockets = match request.hold {
+            true => binder.open(queues)?,
+            false => binder.bind(queues, request.zero_copy)?,
+        };
         let packet_socket = open_packet_socket(&request, interface.index, &sockets)?;
-        let link = self
-            .install(place, interface.index, request.kind, &sockets)
-            .map_err(|error| self.undo(place, interface.index, &request.ifname, &error))?;
+        let link = match request.hold {
+            true => None,
+            false => {
+                let installed = self.install(place, interface.index, request.kind, &sockets);
+                let undo = |error| self.undo(place, interface.index, &request.ifname, &error);
+                Some(installed.map_err(undo)?)
+            }
+        };
         let record = PortRecord {
             id: place.id,
             ifname: request.ifname,
@@ -186,7 +182,7 @@ impl Broker {
             kind: request.kind,
             queues: queue_records(place.slots, rings, &sockets),
             packet_socket: packet_socket.is_some(),
-            xdp_mode: link.mode().into(),
+            xdp_mode: link.as_ref().map_or(XdpMode::Generic, XdpLink::mode).into(),
             config: request.config,
         };
         let port = BoundPort {
@@ -200,16 +196,56 @@ impl Broker {
         Ok((record, descriptors))
     }
 
+    /// Binds the sockets of a held port and attaches its program; of any other port, says what it is.
+    ///
+    /// # Errors
+    /// NotFound, or what the kernel refuses; the port stays held then.
+    pub fn activate(&mut self, id: u16) -> Result<PortRecord, ApiError> {
+        let port = self.ports.get(id).ok_or_else(|| no_port(id))?;
+        if port.link.is_some() {
+            return Ok(port.record.clone());
+        }
+        let PortRecord {
+            ifindex,
+            kind,
+            ref ifname,
+            ref queues,
+            ..
+        } = port.record;
+        self.binder(ifname, ifindex, kind)
+            .bind_open(&port.sockets)?;
+        let place = Place {
+            id,
+            slots: SlotRange {
+                base: queues.first().map_or(0, |queue| u32::from(queue.slot)),
+                queues: queues.len() as u32,
+            },
+        };
+        let link = self
+            .install(place, ifindex, kind, &port.sockets)
+            .map_err(|error| self.undo(place, ifindex, ifname, &error))?;
+        let port = self.ports.get_mut(id).ok_or_else(|| no_port(id))?;
+        port.record.xdp_mode = link.mode().into();
+        port.link = Some(link);
+        Ok(port.record.clone())
+    }
+
+    /// Gives up every port that is held: whoever mapped its sockets is gone.
+    pub fn drop_held(&mut self) {
+        let held = self.ports.iter().filter(|port| port.link.is_none());
+        let held: Vec<u16> = held.map(|port| port.record.id).collect();
+        for id in held {
+            self.unbind(id);
+        }
+    }
+
     /// Replaces a port's description.
     ///
     /// # Errors
     /// NotFound, or BadRequest for one that is too long.
     pub fn configure(&mut self, id: u16, config: serde_json::Value) -> Result<(), ApiError> {
         check_config(&config)?;
-        let port = self
-            .ports
-            .get_mut(id)
-            .ok_or_else(|| ApiError::new(ErrorKind::NotFound, format!("there is no port {id}")))?;
+        let port = self.ports.get_mut(id).ok_or_else(|| no_port(id))?;
         port.record.config = config;
         Ok(())
     }
@@ -219,7 +255,7 @@ impl Broker {
     pub fn unbind(&mut self, id: u16) -> Option<PortRecord> {
         let (slots, port) = self.ports.remove(id)?;
         self.remove_pin(id);
-        if let Err(error) = port.link.detach() {
+        if let Some(Err(error)) = port.link.map(XdpLink::detach) {
             tracing::warn!(%error, port = id, "the program goes with the last descriptor");
         }
         self.uninstall(slots, port.record.ifindex);
@@ -323,56 +359,17 @@ impl Broker {
         Ok(interface)
     }
 
-    fn bind_queues(
-        &self,
-        request: &BindRequest,
-        ifindex: u32,
-        queues: u32,
-        rings: Rings,
-    ) -> Result<Vec<Rc<Bound>>, ApiError> {
-        let mut sockets: Vec<Rc<Bound>> = Vec::new();
-        for queue in 0..queues {
-            let wanted = weft_xsk::BindRequest {
-                ifindex,
-                queue,
-                umem: UmemSource::Register(&self.umem),
-                sizes: rings.into(),
-                zero_copy: request.zero_copy,
-                multi_buffer: true,
-                tx_metadata: true,
-                busy_poll: None,
-                tx_budget: Some(TX_BUDGET),
-            };
-            let bound = match sockets.first() {
-                Some(first) => weft_xsk::bind(&weft_xsk::BindRequest {
-                    umem: UmemSource::Share(first),
-                    ..wanted
-                }),
-                None => self.bind_first(wanted),
-            };
-            sockets.push(Rc::new(
-                bound.map_err(|error| bind_error(&request.ifname, &error))?,
-            ));
+    /// What makes the sockets of an interface. One registration of the memory is shared among all ports in copy mode.
+    fn binder<'a>(&'a self, ifname: &'a str, ifindex: u32, kind: PortKind) -> Binder<'a> {
+        let active = self.ports.iter().filter(|port| port.link.is_some());
+        let sockets = active.filter_map(|port| port.sockets.first());
+        Binder {
+            umem: &self.umem,
+            sources: sockets.map(Rc::as_ref).collect(),
+            ifname,
+            ifindex,
+            kind,
         }
-        Ok(sockets)
-    }
-
-    /// The first queue of an interface. Copy mode shares one registration among all ports, which
-    /// holds the list of pinned pages once. A device that may do zero-copy registers its own, because
-    /// sharing would force the first one's mode on it (xp_assign_dev_shared, net/xdp/xsk_buff_pool.c).
-    fn bind_first(&self, wanted: weft_xsk::BindRequest<'_>) -> Result<Bound, BindError> {
-        if !wanted.zero_copy {
-            let sources = self.ports.iter().filter_map(|port| port.sockets.first());
-            for source in sources.filter(|source| source.mode == Mode::Copy) {
-                let umem = UmemSource::Share(source);
-                match weft_xsk::bind(&weft_xsk::BindRequest { umem, ..wanted }) {
-                    // Its device is gone, which the dataplane has not noticed yet.
-                    Err(BindError::SourceGone) => {}
-                    result => return result,
-                }
-            }
-        }
-        weft_xsk::bind(&wanted)
     }
 
     /// Fills the slots, then lets packets come.
@@ -447,57 +444,8 @@ impl BoundPort {
     }
 }
 
-/// A port's packet socket. Not of a zero-copy device: there AF_XDP alone is faster. An uplink's goes through the
-/// queueing discipline, where the kernel segments what its device cannot; a veth towards a local stack takes GSO
-/// packets whole.
-fn open_packet_socket(
-    request: &BindRequest,
-    ifindex: u32,
-    sockets: &[Rc<Bound>],
-) -> Result<Option<Rc<OwnedFd>>, ApiError> {
-    if sockets.iter().any(|bound| bound.mode == Mode::ZeroCopy) {
-        return Ok(None);
-    }
-    let queued = request.kind == PortKind::Uplink;
-    let fd = weft_xsk::open_packet_socket(ifindex, queued).map_err(|error| {
-        let message = format!("opening a packet socket on {}: {error}", request.ifname);
-        ApiError::new(ErrorKind::Failed, message)
-    })?;
-    Ok(Some(Rc::new(fd)))
-}
-
-fn rings_of(kind: PortKind) -> Rings {
-    match kind {
-        PortKind::Pod | PortKind::Node => POD_RINGS,
-        PortKind::Uplink => UPLINK_RINGS,
-    }
-}
-
-fn wanted_queues(request: &BindRequest, interface: Interface) -> Result<u32, ApiError> {
-    let queues = request.queues.unwrap_or(interface.queues);
-    if queues == 0 || queues > interface.queues || queues > QUEUES_MAX {
-        return Err(ApiError::new(
-            ErrorKind::BadRequest,
-            format!(
-                "{queues} queues of {} cannot be bound: it uses {}, and {QUEUES_MAX} are the most",
-                request.ifname, interface.queues
-            ),
-        ));
-    }
-    Ok(queues)
-}
-
-fn queue_records(slots: SlotRange, rings: Rings, sockets: &[Rc<Bound>]) -> Vec<QueueRecord> {
-    let record = |(queue, bound): (u32, &Rc<Bound>)| QueueRecord {
-        queue,
-        // Slots are below 4,096.
-        slot: (slots.base + queue) as u16,
-        rings,
-        mode: bound.mode.into(),
-        multi_buffer: bound.multi_buffer,
-        tx_metadata: bound.tx_metadata,
-    };
-    (0..).zip(sockets).map(record).collect()
+fn no_port(id: u16) -> ApiError {
+    ApiError::new(ErrorKind::NotFound, format!("there is no port {id}"))
 }
 
 fn check_config(config: &serde_json::Value) -> Result<(), ApiError> {
@@ -509,14 +457,6 @@ fn check_config(config: &serde_json::Value) -> Result<(), ApiError> {
         ));
     }
     Ok(())
-}
-
-fn bind_error(ifname: &str, error: &BindError) -> ApiError {
-    let kind = match error {
-        BindError::Busy { .. } => ErrorKind::Conflict,
-        _ => ErrorKind::Failed,
-    };
-    ApiError::new(kind, format!("binding interface {ifname}: {error}"))
 }
 
 fn features() -> Vec<Feature> {

@@ -144,6 +144,15 @@ impl KeeperClient {
         with_sockets(record, &mut sockets)
     }
 
+    /// Binds and attaches a port that was bound with `hold`, once its sockets are mapped.
+    ///
+    /// # Errors
+    /// As for every call; the port stays held then.
+    pub fn activate(&mut self, id: u16) -> Result<PortRecord, ClientError> {
+        let (record, _) = self.channel.call(Op::Activate { port: id })?;
+        Ok(record)
+    }
+
     /// Replaces a port's description, which the keeper holds for the next dataplane.
     ///
     /// # Errors

@@ -36,6 +36,7 @@ mod flows;
 pub mod interface;
 mod passing;
 pub mod protocol;
+mod queues;
 pub mod registry;
 pub mod server;
 /// Shortcuts between ports, in maps that the keeper holds.

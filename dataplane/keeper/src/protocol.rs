@@ -51,6 +51,12 @@ pub enum Op {
     /// Binds sockets to an interface, attaches the program. Answers [`PortRecord`] and one descriptor
     /// per queue. When it fails nothing stays.
     Bind(BindRequest),
+    /// Ends what a `bind` with `hold` began: binds the sockets, attaches the program. Answers [`PortRecord`]; a port
+    /// that is not held is success. When it fails the port stays held.
+    Activate {
+        /// The port.
+        port: u16,
+    },
     /// Replaces the description of a port. Answers [`Done`].
     Configure {
         /// The port.
@@ -82,6 +88,7 @@ impl Op {
             Self::Hello { .. } => "hello",
             Self::Ports => "ports",
             Self::Bind(_) => "bind",
+            Self::Activate { .. } => "activate",
             Self::Configure { .. } => "configure",
             Self::Unbind { .. } => "unbind",
             Self::Steer(_) => "steer",
@@ -137,6 +144,11 @@ pub struct BindRequest {
     /// Zero-copy where the driver can. A wish: see [`QueueRecord::mode`].
     #[serde(default)]
     pub zero_copy: bool,
+    /// Answer with sockets that are not bound yet, for the caller to map and then to `activate`: before Linux 6.4 the
+    /// rings of a bound socket cannot be mapped. Copy mode, nothing of multi-buffer. A port that is still held when
+    /// the session ends goes with it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub hold: bool,
     /// Held for the next dataplane; see [`CONFIG_BYTES_MAX`].
     #[serde(default)]
     pub config: serde_json::Value,
@@ -150,6 +162,7 @@ impl BindRequest {
             kind,
             queues: None,
             zero_copy: false,
+            hold: false,
             config: serde_json::Value::Null,
         }
     }
@@ -172,7 +185,7 @@ pub struct PortRecord {
     /// ([`weft_xsk::PacketSocket`]). Absent from a zero-copy uplink and from keepers that had none.
     #[serde(default)]
     pub packet_socket: bool,
-    /// Where its program runs.
+    /// Where its program runs; of a held port, where it may.
     pub xdp_mode: XdpMode,
     /// As given.
     pub config: serde_json::Value,
@@ -199,7 +212,7 @@ impl QueueRecord {
     /// Maps the socket that came with this record.
     ///
     /// # Errors
-    /// When the rings cannot be mapped (kernels before 6.4 map those of a bound socket only once).
+    /// When the rings cannot be mapped (kernels before 6.4 map only those of a held port).
     pub fn map(&self, socket: OwnedFd) -> Result<Socket, SocketError> {
         let mut mapped = Socket::map(socket, self.rings.into())?;
         mapped.set_port(self.slot);

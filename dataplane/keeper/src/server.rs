@@ -15,7 +15,9 @@ use weft_api::paths::RunDir;
 
 use crate::broker::{Broker, BrokerError, Descriptor};
 use crate::connection::{Connection, Incoming};
-use crate::protocol::{Done, KeeperStatus, Op, PROTOCOL_VERSION, PortRecords, Reply, Session};
+use crate::protocol::{
+    Done, KeeperStatus, Op, PROTOCOL_VERSION, PortRecord, PortRecords, Reply, Session,
+};
 
 /// Clients at once: the dataplane, its successor, a person or two.
 const CONNECTIONS_MAX: usize = 16;
@@ -239,6 +241,7 @@ impl Keeper {
         let connection = &mut self.connections[index];
         connection.abandon();
         if std::mem::take(&mut connection.holds_session) {
+            self.broker.drop_held();
             tracing::info!(
                 pid = connection.pid,
                 ports = self.broker.ports().len(),
@@ -287,15 +290,17 @@ impl Keeper {
                 result(PortRecords { ports }, self.broker.sockets())
             }
             Op::Bind(request) => {
+                let held = request.hold;
                 let (record, sockets) = self.broker.bind(request)?;
-                tracing::info!(
-                    port = record.id,
-                    interface = record.ifname,
-                    queues = record.queues.len(),
-                    xdp = %record.xdp_mode,
-                    "bound"
-                );
+                if !held {
+                    log_bound(&record);
+                }
                 result(record, sockets)
+            }
+            Op::Activate { port } => {
+                let record = self.broker.activate(port)?;
+                log_bound(&record);
+                result(record, Vec::new())
             }
             Op::Configure { port, config } => {
                 self.broker.configure(port, config)?;
@@ -382,6 +387,16 @@ impl Keeper {
     fn restarts(&self) -> u64 {
         self.sessions.saturating_sub(1)
     }
+}
+
+fn log_bound(record: &PortRecord) {
+    tracing::info!(
+        port = record.id,
+        interface = record.ifname,
+        queues = record.queues.len(),
+        xdp = %record.xdp_mode,
+        "bound"
+    );
 }
 
 /// What poll(2) found.

@@ -43,6 +43,44 @@ fn a_pod_port_is_bound_in_generic_mode() {
 }
 
 #[test]
+fn a_held_port_is_mapped_before_it_is_bound() {
+    let node = Node::new();
+    veth("pod0", "peer0", 2);
+    let mut keeper = node.connect();
+    let request = BindRequest {
+        hold: true,
+        ..BindRequest::new("pod0", PortKind::Pod)
+    };
+    let Port {
+        record, sockets, ..
+    } = keeper.bind(&request).unwrap();
+    assert_eq!((sockets.len(), xdp_mode("pod0")), (2, None));
+    let queues = record.queues.iter().zip(sockets);
+    let _mapped: Vec<_> = queues.map(|(queue, fd)| queue.map(fd).unwrap()).collect();
+    let active = keeper.activate(record.id).unwrap();
+    assert_eq!(active.queues, record.queues);
+    assert_eq!(xdp_mode("pod0"), Some("xdpgeneric"));
+    assert_eq!(keeper.activate(record.id).unwrap(), active);
+    assert_eq!(kind(keeper.activate(999)), ErrorKind::NotFound);
+}
+
+#[test]
+fn a_held_port_goes_with_its_session() {
+    let node = Node::new();
+    veth("pod0", "peer0", 1);
+    let request = BindRequest {
+        hold: true,
+        ..BindRequest::new("pod0", PortKind::Pod)
+    };
+    node.connect().bind(&request).unwrap();
+    let mut keeper = node.connect();
+    assert_eq!(keeper.status().unwrap().ports, []);
+    keeper
+        .bind(&BindRequest::new("pod0", PortKind::Pod))
+        .unwrap();
+}
+
+#[test]
 fn an_uplink_gets_native_mode_and_a_socket_per_queue() {
     let node = Node::new();
     veth("up0", "wire0", 4);

@@ -146,6 +146,44 @@ pub fn bind(request: &BindRequest<'_>) -> Result<Bound, BindError> {
     }
 }
 
+/// Makes a socket with rings and does not bind it yet: before 6.4 only the rings of such a one can be mapped (xsk_mmap
+/// in net/xdp/xsk.c). It is meant for copy mode, and has nothing of what younger kernels offer.
+///
+/// # Errors
+/// [`BindError::Io`].
+pub fn open(request: &BindRequest<'_>) -> Result<Bound, BindError> {
+    let attempt = Attempt {
+        request,
+        multi_buffer: false,
+    };
+    let (fd, tx_budget) = attempt.open()?;
+    Ok(Bound {
+        fd,
+        mode: Mode::Copy,
+        multi_buffer: false,
+        tx_metadata: false,
+        tx_budget,
+    })
+}
+
+/// Binds what [`open`] made, as it is.
+///
+/// # Errors
+/// See [`BindError`].
+pub fn bind_open(open: &Bound, request: &BindRequest<'_>) -> Result<(), BindError> {
+    let request = &BindRequest {
+        zero_copy: false,
+        tx_metadata: false,
+        ..*request
+    };
+    let attempt = Attempt {
+        request,
+        multi_buffer: false,
+    };
+    attempt.register(open.fd.as_fd())?;
+    attempt.bind(open.fd.as_fd()).map(drop)
+}
+
 const BINDING: &str = "binding";
 
 fn is_unsupported(error: &io::Error) -> bool {
@@ -163,26 +201,9 @@ impl Attempt<'_> {
     }
 
     fn run(&self) -> Result<Bound, BindError> {
-        let fd = self.doing("opening a socket", sys::xdp_socket())?;
-        let tx_metadata = match self.request.umem {
-            UmemSource::Register(umem) => {
-                let wanted = self.request.tx_metadata;
-                self.doing(
-                    "registering the frame memory",
-                    register(fd.as_fd(), umem, wanted),
-                )?
-            }
-            UmemSource::Share(source) => source.tx_metadata,
-        };
-        self.doing(
-            "sizing the rings",
-            set_rings(fd.as_fd(), self.request.sizes),
-        )?;
-        let tx_budget = self.tune(fd.as_fd())?;
-        let mode = match self.request.umem {
-            UmemSource::Register(_) => self.bind_own(fd.as_fd())?,
-            UmemSource::Share(source) => self.bind_shared(fd.as_fd(), source)?,
-        };
+        let (fd, tx_budget) = self.open()?;
+        let tx_metadata = self.register(fd.as_fd())?;
+        let mode = self.bind(fd.as_fd())?;
         let multi_buffer = match self.request.umem {
             UmemSource::Register(_) => self.multi_buffer,
             UmemSource::Share(source) => source.multi_buffer,
@@ -194,6 +215,35 @@ impl Attempt<'_> {
             tx_metadata,
             tx_budget,
         })
+    }
+
+    /// A socket with rings, and its budget.
+    fn open(&self) -> Result<(OwnedFd, u32), BindError> {
+        let fd = self.doing("opening a socket", sys::xdp_socket())?;
+        self.doing(
+            "sizing the rings",
+            set_rings(fd.as_fd(), self.request.sizes),
+        )?;
+        let tx_budget = self.tune(fd.as_fd())?;
+        Ok((fd, tx_budget))
+    }
+
+    /// Registers the memory unless it is shared; returns whether the kernel reads metadata in front of frames.
+    fn register(&self, fd: BorrowedFd<'_>) -> Result<bool, BindError> {
+        match self.request.umem {
+            UmemSource::Register(umem) => {
+                let registered = register(fd, umem, self.request.tx_metadata);
+                self.doing("registering the frame memory", registered)
+            }
+            UmemSource::Share(source) => Ok(source.tx_metadata),
+        }
+    }
+
+    fn bind(&self, fd: BorrowedFd<'_>) -> Result<Mode, BindError> {
+        match self.request.umem {
+            UmemSource::Register(_) => self.bind_own(fd),
+            UmemSource::Share(source) => self.bind_shared(fd, source),
+        }
     }
 
     fn bind_own(&self, fd: BorrowedFd<'_>) -> Result<Mode, BindError> {

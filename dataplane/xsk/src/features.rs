@@ -53,12 +53,12 @@ pub fn probe() -> Vec<Feature> {
         Feature {
             name: "ring-remap",
             present: since(6, 4),
-            cost: "rings of a bound socket cannot be mapped again: a restarted dataplane cannot take over its ports",
+            cost: "rings of a bound socket cannot be mapped: a restarted dataplane binds its ports anew, and packets on their way are lost",
         },
         Feature {
             name: "multi-buffer",
             present: since(6, 6),
-            cost: "packets are limited to 3840 bytes: no 64 KiB segments, about a third of the TCP throughput",
+            cost: "packets are limited to 3840 bytes: no 64 KiB segments, about a third of the TCP throughput, no jumbo frames on the underlay",
         },
         Feature {
             name: "tx-checksum-metadata",
@@ -68,7 +68,7 @@ pub fn probe() -> Vec<Feature> {
         Feature {
             name: "generic-multi-buffer",
             present: since(6, 9),
-            cost: "generic XDP receives single buffers only: pods' ports need native XDP, without TSO in the pod",
+            cost: "generic XDP hands over single buffers only: pods cut their TCP into packets of 3800 bytes themselves",
         },
         Feature {
             name: "tx-budget",

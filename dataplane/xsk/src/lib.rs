@@ -64,7 +64,7 @@ pub mod socket;
 mod sys;
 pub mod umem;
 
-pub use bind::{BindError, BindRequest, Bound, BusyPoll, Mode, UmemSource, bind};
+pub use bind::{BindError, BindRequest, Bound, BusyPoll, Mode, UmemSource, bind, bind_open, open};
 pub use features::{Feature, probe};
 pub use frame::{
     CHAIN_MAX, FRAME_BYTES, FRAMES_MAX, Frame, FrameChain, NoRoom, RX_OFFSET, TX_METADATA_BYTES,

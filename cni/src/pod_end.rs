@@ -17,7 +17,7 @@ use netlink_packet_route::route::{
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use netlink_packet_route::{AddressFamily, IpProtocol, RouteNetlinkMessage};
 use weft_api::agent::Plan;
-use weft_api::{GATEWAY_MAC, GATEWAY_V4, GATEWAY_V6, TCP_ROUTE_TABLE};
+use weft_api::{GATEWAY_MAC, GATEWAY_V4, GATEWAY_V6, SINGLE_FRAME_MTU, TCP_ROUTE_TABLE};
 
 use crate::error::Error;
 use crate::netlink::{Netlink, Request};
@@ -56,6 +56,10 @@ pub(crate) fn has_family(addresses: &[IpAddr], v4: bool) -> bool {
 pub(crate) fn configure(plan: &Plan, ifname: &str) -> Result<(), Error> {
     let refused = |e: weft_ethtool::Error| Error::Refused(e.to_string());
     weft_ethtool::set_features(ifname, weft_ethtool::PORT_OFFLOADS).map_err(refused)?;
+    if plan.local_mtu <= SINGLE_FRAME_MTU {
+        let single = weft_ethtool::SINGLE_FRAME_OFFLOADS;
+        weft_ethtool::set_features(ifname, single).map_err(refused)?;
+    }
     if has_family(&plan.addresses, false) {
         allow_ipv6(ifname)?;
     }

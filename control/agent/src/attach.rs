@@ -7,9 +7,10 @@ use tokio::sync::watch;
 use weft_api::agent::{Attachment, Checked, Collected, Plan, Prepare};
 use weft_api::dataplane::{Done, Op, PortAttached, PortList, PortSpec};
 use weft_api::envelope::{ApiError, ErrorKind};
-use weft_api::{LOCAL_MTU, PortName, VETH_MTU};
+use weft_api::{PortName, VETH_MTU};
 
 use crate::attachments::Phase;
+use crate::host::mtu::local_mtu;
 use crate::state::{Agent, lock};
 
 /// How long an ADD waits for its pod to appear, or for the agent to be ready: the runtime may be
@@ -41,7 +42,7 @@ impl Agent {
             mac: record.mac,
             addresses: record.addresses,
             path_mtu: record.path_mtu,
-            local_mtu: LOCAL_MTU,
+            local_mtu: local_mtu(),
             veth_mtu: VETH_MTU,
         })
     }

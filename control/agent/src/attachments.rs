@@ -9,11 +9,12 @@ use ipnet::IpNet;
 use weft_api::agent::{Attachment, AttachmentStatus, HostPort, PoolStatus, Prepare};
 use weft_api::dataplane::{PortKind, PortSpec, PortStatus};
 use weft_api::envelope::{ApiError, ErrorKind};
-use weft_api::{LOCAL_MTU, MacAddr, PodRef, PortName};
+use weft_api::{MacAddr, PodRef, PortName};
 use weft_model::compile::LocalPod;
 use weft_model::ipam::{Ipam, IpamError};
 
 use crate::desired::LocalPods;
+use crate::host::mtu::local_mtu;
 use crate::ipam_store::{Found, IpamStore, Record, Saved};
 use crate::state::now_ms;
 
@@ -332,8 +333,8 @@ impl Record {
             mac: self.mac,
             addresses: self.addresses.clone(),
             // The veth takes 65,535, but nobody sends a pod more than its TCP's local MTU, and
-            // that fits one multi-buffer packet.
-            mtu: LOCAL_MTU,
+            // that fits one packet of the kernel's.
+            mtu: local_mtu(),
             pod: self.pod.clone(),
         }
     }

@@ -57,6 +57,10 @@ pub const VETH_MTU: u32 = 65_535;
 /// descriptors, with room for encapsulation.
 pub const LOCAL_MTU: u32 = 65_000;
 
+/// The same in place of [`LOCAL_MTU`] before Linux 6.9, where generic XDP hands over no packet that does not fit one
+/// frame of 4,096 bytes with its headroom.
+pub const SINGLE_FRAME_MTU: u32 = 3_800;
+
 /// Routing table that holds the pods' TCP-only default routes (`ip rule ipproto tcp`).
 pub const TCP_ROUTE_TABLE: u32 = 101;
 

@@ -42,6 +42,10 @@ pub const PORT_OFFLOADS: &[(&str, bool)] = &[
     ("tx-checksum-ip-generic", true),
 ];
 
+/// What else is off where the kernel hands over single frames only ([`PORT_OFFLOADS`] come first): a pod cuts its own
+/// packets then.
+pub const SINGLE_FRAME_OFFLOADS: &[(&str, bool)] = &[("tx-tcp*", false)];
+
 /// Why features could not be read or switched.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

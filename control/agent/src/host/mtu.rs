@@ -1,9 +1,10 @@
 //! How large a packet a pod may send.
 
 use std::net::IpAddr;
+use std::sync::LazyLock;
 
-use weft_api::LOCAL_MTU;
 use weft_api::object::UnderlayPath;
+use weft_api::{LOCAL_MTU, SINGLE_FRAME_MTU};
 
 /// What VXLAN adds to an inner IP packet over IPv4: inner Ethernet 14, VXLAN 8, UDP 8, IPv4 20.
 const OVERHEAD_V4: u32 = 50;
@@ -21,7 +22,33 @@ pub fn pod_path_mtu(paths: &[UnderlayPath], link_mtu: Option<u32>, local: &[IpAd
     let tunnels = paths
         .iter()
         .map(|path| inner(path.mtu, path.vtep.is_ipv6()));
-    tunnels.fold(link, u32::min).min(LOCAL_MTU)
+    tunnels.fold(link, u32::min).min(local_mtu())
+}
+
+/// The largest packet of TCP between ports of this node, in bytes.
+pub fn local_mtu() -> u32 {
+    static RELEASE: LazyLock<String> = LazyLock::new(|| {
+        let name = nix::sys::utsname::uname();
+        name.map_or_else(
+            |_| String::new(),
+            |name| name.release().to_string_lossy().into_owned(),
+        )
+    });
+    match has_multi_buffer(&RELEASE) {
+        true => LOCAL_MTU,
+        false => SINGLE_FRAME_MTU,
+    }
+}
+
+/// Whether generic XDP of this kernel release hands over packets of several frames: since 6.9. A release that cannot
+/// be read counts as new.
+fn has_multi_buffer(release: &str) -> bool {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    let mut number = || numbers.next()?.parse::<u32>().ok();
+    match (number(), number()) {
+        (Some(major), Some(minor)) => (major, minor) >= (6, 9),
+        _ => true,
+    }
 }
 
 fn inner(outer_mtu: u32, ipv6: bool) -> u32 {
@@ -61,5 +88,19 @@ mod tests {
         assert_eq!(pod_path_mtu(&[], Some(9000), &[v6]), 8930);
         assert_eq!(pod_path_mtu(&[], None, &[v4]), 1450);
         assert_eq!(pod_path_mtu(&[], Some(65_536), &[v4]), LOCAL_MTU);
+    }
+
+    #[test]
+    fn large_packets_are_for_kernels_that_hand_them_over() {
+        for (release, large) in [
+            ("6.1.0-50-amd64", false),
+            ("6.8.12", false),
+            ("6.9.0", true),
+            ("6.18.44", true),
+            ("7.0-rc1", true),
+            ("?", true),
+        ] {
+            assert_eq!(has_multi_buffer(release), large, "{release}");
+        }
     }
 }

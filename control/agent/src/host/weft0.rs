@@ -11,9 +11,13 @@ use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{InfoData, InfoVeth, LinkAttribute};
 use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth};
-use weft_api::{GATEWAY_MAC, GATEWAY_V4, GATEWAY_V6, MacAddr, NODE_PORT, NODE_PORT_PEER, VETH_MTU};
+use weft_api::{
+    GATEWAY_MAC, GATEWAY_V4, GATEWAY_V6, MacAddr, NODE_PORT, NODE_PORT_PEER, SINGLE_FRAME_MTU,
+    VETH_MTU,
+};
 
 use super::link::Link;
+use super::mtu::local_mtu;
 use super::{HostError, Netlink, addresses, neighbour, sysctl};
 
 /// Creates or repairs the pair and gives `weft0` its MAC and its `own` addresses; answers its index.
@@ -28,6 +32,9 @@ pub async fn apply(netlink: &Netlink, mac: MacAddr, own: &[IpAddr]) -> Result<u3
     sysctl::close_host_end(NODE_PORT_PEER)?;
     sysctl::open_node_port(NODE_PORT)?;
     weft_ethtool::set_features(NODE_PORT, weft_ethtool::PORT_OFFLOADS)?;
+    if local_mtu() <= SINGLE_FRAME_MTU {
+        weft_ethtool::set_features(NODE_PORT, weft_ethtool::SINGLE_FRAME_OFFLOADS)?;
+    }
     repair(netlink, &peer, None).await?;
     repair(netlink, &node, Some(mac)).await?;
     addresses::set_exactly(netlink, node.index, own).await?;

@@ -61,6 +61,8 @@ pub struct Control {
     pub shortcuts: Option<Shortcuts>,
     /// Captures under way.
     pub captures: u32,
+    /// Whether the kernel maps the rings of a socket that is bound (since Linux 6.4).
+    pub remap: bool,
 }
 
 fn keeper_failed(error: &ClientError) -> ApiError {
@@ -277,6 +279,7 @@ impl Control {
         let mut request = BindRequest::new(&spec.name.0, spec.kind);
         request.config = encode(&spec)?;
         request.zero_copy = zero_copy;
+        request.hold = !self.remap;
         if spec.kind != PortKind::Uplink {
             request.queues = Some(1);
         }
@@ -285,7 +288,8 @@ impl Control {
             .bind(&request)
             .map_err(|error| keeper_failed(&error))?;
         let id = port.record.id;
-        match map(port, spec, self.workers.len()) {
+        let mapped = map(port, spec, self.workers.len()).and_then(|mapped| self.activate(mapped));
+        match mapped {
             Ok((port, queues)) => {
                 self.ports.insert(port);
                 self.publish();
@@ -296,6 +300,18 @@ impl Control {
                 Err(error)
             }
         }
+    }
+
+    /// Has the keeper bind what could only be mapped before.
+    fn activate(
+        &mut self,
+        (mut port, queues): (AttachedPort, Vec<Mapped>),
+    ) -> Result<(AttachedPort, Vec<Mapped>), ApiError> {
+        if !self.remap {
+            let activated = self.keeper.activate(port.record.id);
+            port.record = activated.map_err(|error| keeper_failed(&error))?;
+        }
+        Ok((port, queues))
     }
 
     /// Gives the queues of port `id` to the workers. The tables published before know the port, so

@@ -33,14 +33,6 @@ const KEEPER_PATIENCE: Duration = Duration::from_secs(10);
 /// MTU the pipeline assumes of an uplink; each path's own is in the tables.
 const UPLINK_MTU: u32 = 65_535;
 
-/// What nothing works without.
-const REQUIRED: [&str; 4] = [
-    "af-xdp",
-    "ring-remap",
-    "multi-buffer",
-    "generic-multi-buffer",
-];
-
 /// Takes everything over from the keeper and starts the workers.
 ///
 /// # Errors
@@ -51,8 +43,10 @@ pub fn start(cli: &Cli, tuning: Tuning) -> Result<Control> {
         "start weft-keeper first, with the same --run-dir and in the same network namespace",
     )?;
     check_kernel(&keeper.session().features)?;
+    let remap = has(&keeper.session().features, "ring-remap");
     let umem = Arc::new(Umem::map_memfd(keeper.memfd()).context("mapping the keeper's frames")?);
     let cores = cores(&cli.cores)?;
+    let homeless = evict(&mut keeper, remap)?;
     let (ports, mut queues, foreign) = adopt(&mut keeper, cores.len())?;
     let mut pool = FramePool::empty(&umem);
     let sockets = queues
@@ -94,6 +88,7 @@ pub fn start(cli: &Cli, tuning: Tuning) -> Result<Control> {
         steered: Steered::default(),
         shortcuts,
         captures: 0,
+        remap,
     };
     for (id, queues) in queues {
         control.serve(id, queues).map_err(|error| anyhow!(error))?;
@@ -104,6 +99,7 @@ pub fn start(cli: &Cli, tuning: Tuning) -> Result<Control> {
             .unbind(id)
             .with_context(|| format!("giving up port {id}, which is no port of ours"))?;
     }
+    rebind(&mut control, homeless);
     bind_uplinks(&mut control, &cli.underlay)?;
     control.steer().map_err(|error| anyhow!(error))?;
     control.sweep_gone_links();
@@ -130,17 +126,52 @@ fn take_shortcuts(
     }
 }
 
-/// Better refused here, in a sentence, than by EBUSY for every port.
+/// Better refused here, in a sentence, than by an error for every port.
 fn check_kernel(features: &[Feature]) -> Result<()> {
-    let is_missing =
-        |feature: &&Feature| !feature.present && REQUIRED.contains(&feature.name.as_str());
-    match features.iter().find(is_missing) {
-        Some(missing) => bail!(
-            "this kernel lacks {}: {}; weft needs Linux 6.9 or newer",
-            missing.name,
-            missing.cost
-        ),
-        None => Ok(()),
+    if !has(features, "af-xdp") {
+        bail!("the kernel has no AF_XDP sockets (CONFIG_XDP_SOCKETS), or CAP_NET_RAW is missing");
+    }
+    Ok(())
+}
+
+/// Features a keeper does not name are those of kernels it expects everywhere.
+fn has(features: &[Feature], name: &str) -> bool {
+    features.iter().all(|it| it.name != name || it.present)
+}
+
+/// Before Linux 6.4 nobody can map what a predecessor left: its ports are given up, and what they were is answered.
+/// All go before the first is bound again, since the kernel takes a while to free a queue.
+fn evict(keeper: &mut KeeperClient, remap: bool) -> Result<Vec<PortSpec>> {
+    let mut specs = Vec::new();
+    if remap {
+        return Ok(specs);
+    }
+    for port in keeper.ports().context("asking the keeper for its ports")? {
+        let id = port.record.id;
+        let config = port.record.config.clone();
+        // Its descriptors go before it is given up, so that its frames are nobody's then.
+        drop(port);
+        keeper
+            .unbind(id)
+            .with_context(|| format!("giving up port {id}"))?;
+        match serde_json::from_value::<PortSpec>(config) {
+            Ok(spec) => specs.push(spec),
+            Err(error) => {
+                tracing::error!(port = id, %error, "the keeper's port has an unreadable description");
+            }
+        }
+    }
+    specs.retain(|spec| spec.kind != PortKind::Uplink);
+    Ok(specs)
+}
+
+/// Binds again what was evicted; a pod that went meanwhile has no interface any more.
+fn rebind(control: &mut Control, homeless: Vec<PortSpec>) {
+    for spec in homeless {
+        let name = spec.name.clone();
+        if let Err(error) = control.bind(spec, false) {
+            tracing::warn!(port = %name, %error, "cannot bind it again");
+        }
     }
 }
 
@@ -294,9 +325,9 @@ mod tests {
             present,
             cost: "its cost".to_owned(),
         };
-        let old = [feature("tx-budget", false), feature("ring-remap", false)];
-        let refused = check_kernel(&old).unwrap_err().to_string();
-        assert!(refused.contains("ring-remap: its cost"), "{refused}");
-        assert!(check_kernel(&[feature("tx-budget", false), feature("af-xdp", true)]).is_ok());
+        let refused = check_kernel(&[feature("af-xdp", false)]).unwrap_err();
+        assert!(refused.to_string().contains("CONFIG_XDP_SOCKETS"));
+        let old = [feature("af-xdp", true), feature("ring-remap", false)];
+        assert!(check_kernel(&old).is_ok() && !has(&old, "ring-remap"));
     }
 }

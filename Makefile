@@ -3,7 +3,7 @@
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build check test test-unit smoke demo demo-stop bench clean
+.PHONY: help setup build check test test-unit smoke smoke-old-kernel demo demo-stop bench clean
 
 help: ## Show this list
 	@echo 'weft: a Kubernetes pod network switched in user space over AF_XDP'
@@ -46,6 +46,9 @@ test-unit: ## Cargo tests only, each in a process of its own
 
 smoke: setup build ## Smoke tests only; T="ping storm" picks some
 	@perf-scripts/smoke/run.sh $(T)
+
+smoke-old-kernel: setup build ## Smoke tests on Debian's kernel in an emulated machine, minutes each; T="ping restart"
+	perf-scripts/old-kernel.sh $(T)
 
 demo: ## See it work; KEEP=1 leaves it up
 	@perf-scripts/setup.sh build demo

@@ -22,8 +22,9 @@ if [ $# -gt 0 ]; then
 fi
 for case in forward/udp4_64B forward/udp6_64B forward/tcp4_64B encap/udp4_64B encap/udp6_64B \
     decap/udp4_64B decap/udp6_64B service/udp4_64B service/udp6_64B service/tcp4_64B \
-    new/udp4_64B service_new/udp4_64B; do
+    new/udp4_64B service_new/udp4_64B policy/udp4_64B_0_policies policy/udp4_64B_10k_policies \
+    policy_new/udp4_64B_0_policies policy_new/udp4_64B_10k_policies; do
     few=$(count "$case" 5)
     many=$(count "$case" 25)
-    printf '%-22s %5d\n' "$case" $(((many - few) / 1280))
+    printf '%-32s %5d\n' "$case" $(((many - few) / 1280))
 done

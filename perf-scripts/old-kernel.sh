@@ -68,5 +68,5 @@ INSIDE
 qemu-system-x86_64 -M q35 -cpu max -accel "${WEFT_ACCEL:-tcg,thread=multi}" -smp 2 -m 3072 -nographic -no-reboot -nic none \
   -kernel "$tree/boot/vmlinuz-$release" -initrd "$work/first.gz" -append 'console=ttyS0 quiet panic=-1 mitigations=off' \
   -virtfs "local,path=/,mount_tag=disk,security_model=none,readonly=on,multidevs=remap" </dev/null |
-  stdbuf -oL tr -d '\r' | tee "$work/log" | sed -n '/^Linux /,$p'
+  stdbuf -oL tr -d '\r' | tee "$work/log" | sed -n '/Linux [0-9]/,$p'
 grep -qx 'status: 0' "$work/log"

@@ -9,8 +9,9 @@
 //  - packets to routed pod prefixes;
 //  - packets to an address and port where a service is for clients outside, errors that quote one
 //    from there, and fragments to an address that is of services alone.
-// Everything else to such an address is the kernel's: other ports, pings. A VLAN tag in the frame means another network (the VLAN device has its own program), an outer
-// fragment is the kernel's to reassemble, a foreign VNI is somebody else's overlay.
+// Everything else to such an address is the kernel's: other ports, pings. A VLAN tag in the frame means
+// another network (the VLAN device has its own program), an outer fragment is the kernel's to
+// reassemble, a foreign VNI is somebody else's overlay.
 #include "maps.h"
 #include "parse.h"
 #include "redirect.h"

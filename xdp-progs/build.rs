@@ -1,4 +1,4 @@
-//! Compiles the XDP programs. The objects land in `OUT_DIR` and are embedded by `src/load.rs`.
+//! Compiles the BPF programs. The objects land in `OUT_DIR` and are embedded by `src/load.rs`.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use libbpf_cargo::SkeletonBuilder;
 
-const PROGRAMS: [&str; 2] = ["pod", "uplink"];
+const PROGRAMS: [&str; 3] = ["pod", "uplink", "shortcut"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=bpf");

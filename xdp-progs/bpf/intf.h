@@ -21,7 +21,7 @@
 // Address, protocol and port of services for clients outside, per family.
 #define WEFT_FRONTENDS_MAX 65536
 
-// Shortcuts: two for each connection that has them. One costs 170 bytes.
+// Shortcuts: two for each connection that has them. One costs 250 bytes.
 #define WEFT_SHORTCUTS_MAX 32768
 
 // How one packet ended: the only key of the verdict counters. Every return of every program has its
@@ -50,9 +50,10 @@ enum weft_verdict {
 	WEFT_PASS_OTHER_QUOTE = 17,
 	WEFT_PASS_UNKNOWN_PORT = 18,
 	WEFT_PASS_NO_SOCKET = 19,
-	// Pod program: sent on to another pod without a socket.
-	WEFT_POD_SHORTCUT = 20,
-	WEFT_VERDICTS = 21,
+	// Shortcut program at the host end: sent on to another port of the node. It fails closed.
+	WEFT_SHORTCUT_TAKEN = 20,
+	WEFT_SHORTCUT_NONE = 21,
+	WEFT_VERDICTS = 22,
 };
 
 // Value of `ports`, keyed by interface index: its sockets are the XSK slots
@@ -111,14 +112,15 @@ struct weft_prefix6 {
 };
 _Static_assert(sizeof(struct weft_prefix6) == 20, "weft_prefix6");
 
-// Key of `shortcuts`: one direction of a TCP connection, as it comes in by an interface. IPv4 addresses
+// Key of `shortcuts`: one direction of a TCP or UDP connection, as its packets come in. IPv4 addresses
 // are mapped into IPv6 (RFC 4291 section 2.5.5.2).
 struct weft_shortcut_key {
 	__u8 source[16];
 	__u8 destination[16];
 	__be16 source_port_be;
 	__be16 destination_port_be;
-	__u32 rx_ifindex;
+	__u8 protocol;
+	__u8 pad[3];
 };
 _Static_assert(sizeof(struct weft_shortcut_key) == 40, "weft_shortcut_key");
 
@@ -126,6 +128,8 @@ _Static_assert(sizeof(struct weft_shortcut_key) == 40, "weft_shortcut_key");
 struct weft_shortcut {
 	// Holds while it is that of `shortcut_state`.
 	__u32 epoch;
+	// The one interface its packets come in by.
+	__u32 rx_ifindex;
 	__u32 tx_ifindex;
 	// Where in `shortcut_uses` it is counted.
 	__u32 place;
@@ -137,9 +141,16 @@ struct weft_shortcut {
 	__u8 pod_mac[6];
 	__u8 gateway_mac[6];
 	__u8 peer_mac[6];
-	__u8 pad[2];
+	// The far end of `tx_ifindex` is in another network namespace.
+	__u8 to_pod;
+	// The packets go on with the addresses and ports below, which are others.
+	__u8 translated;
+	__u8 source[16];
+	__u8 destination[16];
+	__be16 source_port_be;
+	__be16 destination_port_be;
 };
-_Static_assert(sizeof(struct weft_shortcut) == 40, "weft_shortcut");
+_Static_assert(sizeof(struct weft_shortcut) == 80, "weft_shortcut");
 
 // Value of `shortcut_uses`. The program counts, the dataplane says who may.
 struct weft_shortcut_use {
@@ -155,11 +166,13 @@ struct weft_shortcut_use {
 };
 _Static_assert(sizeof(struct weft_shortcut_use) == 32, "weft_shortcut_use");
 
-// The one value of `shortcut_state`, written by the dataplane alone.
+// The one value of `shortcut_state`, written by the dataplane alone. Times are CLOCK_MONOTONIC.
 struct weft_shortcut_state {
-	// Until when shortcuts hold without a word of the dataplane, CLOCK_MONOTONIC.
+	// Until when shortcuts hold without a word of the dataplane.
 	__u64 alive_until_ns;
+	// Until when packets that are on their way by shortcuts of the former epoch still arrive.
+	__u64 former_until_ns;
 	__u32 epoch;
-	__u32 pad;
+	__u32 former;
 };
-_Static_assert(sizeof(struct weft_shortcut_state) == 16, "weft_shortcut_state");
+_Static_assert(sizeof(struct weft_shortcut_state) == 24, "weft_shortcut_state");

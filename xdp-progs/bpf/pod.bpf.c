@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Host end of a pod's veth, and the dataplane's end of weft0: every frame goes to the socket, or by a
-// shortcut to another pod. Without a socket it is dropped: a pod must never reach the kernel's stack past
-// policy.
+// Host end of a pod's veth, and the dataplane's end of weft0: every frame goes to the socket. Without one
+// it is dropped: a pod must never reach the kernel's stack past policy.
 #include "redirect.h"
-#include "shortcut.h"
 
 SEC("xdp.frags")
 int weft_pod(struct xdp_md *ctx)
@@ -15,12 +13,7 @@ int weft_pod(struct xdp_md *ctx)
 		.no_socket = WEFT_POD_NO_SOCKET,
 		.fallback = XDP_DROP,
 	};
-	__u32 peer = take_shortcut(ctx);
 
-	if (peer) {
-		count(WEFT_POD_SHORTCUT);
-		return bpf_redirect(peer, 0);
-	}
 	return redirect(ctx, &outcomes);
 }
 

@@ -45,6 +45,16 @@ pub enum Error {
         /// EBUSY: another XDP program is there. EOPNOTSUPP: no such mode.
         source: io::Error,
     },
+    /// The kernel refused to attach a program of shortcuts.
+    #[error("cannot attach the {program:?} program to interface {ifindex}: {source}")]
+    AttachShortcut {
+        /// Which program.
+        program: Program,
+        /// Interface index.
+        ifindex: u32,
+        /// EINVAL: before Linux 6.6.
+        source: io::Error,
+    },
     /// A program could not be detached.
     #[error("cannot detach the program of {what}: {source}")]
     Detach {

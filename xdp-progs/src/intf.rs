@@ -111,7 +111,7 @@ pub struct WeftPrefix6 {
     pub address: WeftAddress6,
 }
 
-/// `struct weft_shortcut_key`: one direction of a TCP connection, by the interface it comes in.
+/// `struct weft_shortcut_key`: one direction of a TCP or UDP connection, as its packets come in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct WeftShortcutKey {
@@ -123,8 +123,10 @@ pub struct WeftShortcutKey {
     pub source_port_be: U16,
     /// Destination port, network order.
     pub destination_port_be: U16,
-    /// Interface the packets come in by.
-    pub rx_ifindex: u32,
+    /// IP protocol.
+    pub protocol: u8,
+    /// Always 0.
+    pub pad: [u8; 3],
 }
 
 /// `struct weft_shortcut`: where packets go on.
@@ -133,6 +135,8 @@ pub struct WeftShortcutKey {
 pub struct WeftShortcut {
     /// Holds while it is that of [`WeftShortcutState`].
     pub epoch: u32,
+    /// The one interface the packets come in by.
+    pub rx_ifindex: u32,
     /// Interface the packets leave by.
     pub tx_ifindex: u32,
     /// Where they are counted.
@@ -147,8 +151,18 @@ pub struct WeftShortcut {
     pub gateway_mac: [u8; 6],
     /// Destination behind it.
     pub peer_mac: [u8; 6],
-    /// Always 0.
-    pub pad: [u8; 2],
+    /// 1: the far end of `tx_ifindex` is in another network namespace.
+    pub to_pod: u8,
+    /// 1: the packets go on with the addresses and ports below, which are others.
+    pub translated: u8,
+    /// Source address behind it, IPv4 mapped into IPv6.
+    pub source: [u8; 16],
+    /// Destination address behind it, likewise.
+    pub destination: [u8; 16],
+    /// Source port behind it, network order.
+    pub source_port_be: U16,
+    /// Destination port behind it, network order.
+    pub destination_port_be: U16,
 }
 
 /// `struct weft_shortcut_use`: what went by a shortcut.
@@ -175,10 +189,12 @@ pub struct WeftShortcutUse {
 pub struct WeftShortcutState {
     /// Until when they do without a word of the dataplane: CLOCK_MONOTONIC, in nanoseconds.
     pub alive_until_ns: u64,
+    /// Until when packets on their way by those of the former version still arrive, likewise.
+    pub former_until_ns: u64,
     /// Those of this version of the tables.
     pub epoch: u32,
-    /// Always 0.
-    pub pad: u32,
+    /// The version before.
+    pub former: u32,
 }
 
 impl From<Ipv4Addr> for WeftAddress4 {

@@ -2,7 +2,8 @@
 //!
 //! Two programs, written in C (`bpf/`) and compiled at build time. `pod` takes every frame of a pod's
 //! port and drops what has no socket; `uplink` takes only what is ours and passes the rest to the
-//! kernel. Both look up the interface in one map, its receive queue gives the slot of the socket.
+//! kernel. Both look up the interface in one map, its receive queue gives the slot of the socket. A pair
+//! of others, `shortcut`, takes data of connections the dataplane let through past the first.
 //!
 //! This crate loads, attaches and configures them. It decides nothing about packets and opens no
 //! socket: descriptors and addresses are given to it.
@@ -27,9 +28,9 @@ mod steering;
 mod verdict;
 
 pub use error::Error;
-pub use link::{XdpLink, XdpMode};
+pub use link::{TcxLink, XdpLink, XdpMode, detach_pinned, has_tcx};
 pub use load::{PIN_NAMES, Program, Programs, SlotRange};
 pub use run::{ReceivedOn, RunResult};
-pub use shortcut::{Hold, Shortcut, ShortcutMaps, Taken, Way};
+pub use shortcut::{Hold, Protocol, Shortcut, ShortcutMaps, Taken, Way};
 pub use steering::{Frontend, Steering};
 pub use verdict::{Action, Verdict};

@@ -1,7 +1,7 @@
-//! An attached program. Detaches when dropped, unless it is pinned.
+//! Attached programs. They detach when dropped, unless they are pinned.
 
 // UNSAFETY: libbpf-rs has no way to attach XDP by a link in a chosen mode, nor to pin such a link;
-// the two libbpf calls are made directly.
+// the libbpf calls are made directly.
 #![expect(unsafe_code)]
 
 use std::ffi::CString;
@@ -66,28 +66,7 @@ impl XdpLink {
             mode,
             source,
         };
-        let target = i32::try_from(ifindex)
-            .map_err(|_| error(io::Error::from_raw_os_error(libc::ENODEV)))?;
-        let options = libbpf_sys::bpf_link_create_opts {
-            sz: size_of::<libbpf_sys::bpf_link_create_opts>() as libbpf_sys::size_t,
-            flags: mode.flags(),
-            ..Default::default()
-        };
-        // SAFETY: `options` is a live, initialised structure whose `sz` is its size, which is all
-        // libbpf reads through the pointer; the descriptor is borrowed for the call.
-        let result = unsafe {
-            libbpf_sys::bpf_link_create(
-                program_fd.as_raw_fd(),
-                target,
-                libbpf_sys::BPF_XDP,
-                &raw const options,
-            )
-        };
-        if result < 0 {
-            return Err(error(io::Error::from_raw_os_error(-result)));
-        }
-        // SAFETY: libbpf returned a descriptor it made for this call; nobody else owns it.
-        let fd = unsafe { OwnedFd::from_raw_fd(result) };
+        let fd = create(program_fd, ifindex, libbpf_sys::BPF_XDP, mode.flags()).map_err(error)?;
         Ok(Self { fd, ifindex, mode })
     }
 
@@ -114,26 +93,6 @@ impl XdpLink {
         })
     }
 
-    /// Detaches the link somebody pinned at `path`, now. The file stays.
-    ///
-    /// # Errors
-    /// When there is no link at `path`, or the kernel refuses.
-    pub fn detach_pinned(path: &Path) -> Result<(), Error> {
-        let error = |source| Error::Detach {
-            what: path.display().to_string(),
-            source,
-        };
-        let name = c_path(path).map_err(error)?;
-        // SAFETY: `name` is NUL-terminated and lives through the call.
-        let result = unsafe { libbpf_sys::bpf_obj_get(name.as_ptr()) };
-        if result < 0 {
-            return Err(error(io::Error::from_raw_os_error(-result)));
-        }
-        // SAFETY: libbpf returned a descriptor it made for this call; nobody else owns it.
-        let fd = unsafe { OwnedFd::from_raw_fd(result) };
-        detach(fd.as_fd()).map_err(error)
-    }
-
     /// Keeps the program attached beyond this process: until the file at `path`, on a bpffs, is
     /// removed and the link dropped.
     ///
@@ -142,6 +101,108 @@ impl XdpLink {
     pub fn pin(&self, path: &Path) -> Result<(), Error> {
         pin(self.fd.as_fd(), path)
     }
+}
+
+/// A program of shortcuts at an interface (Linux 6.6, kernel/bpf/tcx.c).
+#[derive(Debug)]
+pub struct TcxLink(OwnedFd);
+
+impl TcxLink {
+    pub(crate) fn attach(
+        program: Program,
+        program_fd: BorrowedFd<'_>,
+        ifindex: u32,
+    ) -> Result<Self, Error> {
+        let hook = match program {
+            Program::ShortcutOut => libbpf_sys::BPF_TCX_EGRESS,
+            _ => libbpf_sys::BPF_TCX_INGRESS,
+        };
+        let fd = create(program_fd, ifindex, hook, 0);
+        fd.map(Self).map_err(|source| Error::AttachShortcut {
+            program,
+            ifindex,
+            source,
+        })
+    }
+
+    /// Detaches now; see [`XdpLink::detach`].
+    ///
+    /// # Errors
+    /// When the kernel refuses; a device that is gone is success.
+    pub fn detach(self) -> Result<(), Error> {
+        detach(self.0.as_fd()).map_err(|source| Error::Detach {
+            what: "a shortcut".to_owned(),
+            source,
+        })
+    }
+
+    /// Keeps the program attached beyond this process; see [`XdpLink::pin`].
+    ///
+    /// # Errors
+    /// When the kernel refuses, e.g. because the file exists or is not on a bpffs.
+    pub fn pin(&self, path: &Path) -> Result<(), Error> {
+        pin(self.0.as_fd(), path)
+    }
+}
+
+/// Whether this kernel has the hooks shortcuts need.
+pub fn has_tcx() -> bool {
+    /// Every network namespace has it.
+    const LOOPBACK: i32 = 1;
+    let mut options = libbpf_sys::bpf_prog_query_opts {
+        sz: size_of::<libbpf_sys::bpf_prog_query_opts>() as libbpf_sys::size_t,
+        ..Default::default()
+    };
+    // SAFETY: `options` is a live, initialised structure whose `sz` is its size, without room for programs.
+    let result = unsafe {
+        libbpf_sys::bpf_prog_query_opts(LOOPBACK, libbpf_sys::BPF_TCX_INGRESS, &raw mut options)
+    };
+    result == 0
+}
+
+/// Detaches the link somebody pinned at `path`, now. The file stays.
+///
+/// # Errors
+/// When there is no link at `path`, or the kernel refuses.
+pub fn detach_pinned(path: &Path) -> Result<(), Error> {
+    let error = |source| Error::Detach {
+        what: path.display().to_string(),
+        source,
+    };
+    let name = c_path(path).map_err(error)?;
+    // SAFETY: `name` is NUL-terminated and lives through the call.
+    let result = unsafe { libbpf_sys::bpf_obj_get(name.as_ptr()) };
+    let fd = owned(result).map_err(error)?;
+    detach(fd.as_fd()).map_err(error)
+}
+
+fn create(
+    program_fd: BorrowedFd<'_>,
+    ifindex: u32,
+    hook: libbpf_sys::bpf_attach_type,
+    flags: u32,
+) -> io::Result<OwnedFd> {
+    let target = i32::try_from(ifindex).map_err(|_| io::Error::from_raw_os_error(libc::ENODEV))?;
+    let options = libbpf_sys::bpf_link_create_opts {
+        sz: size_of::<libbpf_sys::bpf_link_create_opts>() as libbpf_sys::size_t,
+        flags,
+        ..Default::default()
+    };
+    // SAFETY: `options` is a live, initialised structure whose `sz` is its size, which is all
+    // libbpf reads through the pointer; the descriptor is borrowed for the call.
+    let result = unsafe {
+        libbpf_sys::bpf_link_create(program_fd.as_raw_fd(), target, hook, &raw const options)
+    };
+    owned(result)
+}
+
+/// What libbpf returned: a descriptor, or an error below 0.
+fn owned(result: i32) -> io::Result<OwnedFd> {
+    if result < 0 {
+        return Err(io::Error::from_raw_os_error(-result));
+    }
+    // SAFETY: libbpf returned a descriptor it made for this call; nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(result) })
 }
 
 /// Pins any BPF object at `path`.

@@ -7,7 +7,7 @@ use libbpf_rs::{MapCore, MapFlags, MapHandle, Object, ObjectBuilder, OpenObject,
 use zerocopy::IntoBytes;
 
 use crate::intf::{SLOTS_MAX, WeftPort};
-use crate::link::{self, XdpLink, XdpMode};
+use crate::link::{self, TcxLink, XdpLink, XdpMode};
 use crate::steering::{Steering, SteeringMaps};
 use crate::{Error, Verdict};
 
@@ -19,12 +19,17 @@ static POD_OBJECT: &Aligned<[u8]> =
     &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/pod.bpf.o")));
 static UPLINK_OBJECT: &Aligned<[u8]> =
     &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/uplink.bpf.o")));
+static SHORTCUT_OBJECT: &Aligned<[u8]> =
+    &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/shortcut.bpf.o")));
 
-/// Maps both objects declare and must share.
+/// Maps the objects of both XDP programs declare and must share.
 const SHARED_MAPS: [&str; 3] = ["xsks", "ports", "verdicts"];
 
 /// Files [`Programs::pin`] creates.
 pub const PIN_NAMES: [&str; 3] = SHARED_MAPS;
+
+/// The one map the object of the shortcuts shares with them.
+const COUNTERS: &str = "verdicts";
 
 /// Which program an interface gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +38,10 @@ pub enum Program {
     Pod,
     /// Takes what is ours, passes the rest.
     Uplink,
+    /// At the far end of a port, where packets leave: sends what has a shortcut past the first program.
+    ShortcutOut,
+    /// At a port, where they come in: sends that on, and drops whatever else comes past the first program.
+    ShortcutIn,
 }
 
 impl Program {
@@ -40,6 +49,7 @@ impl Program {
         match self {
             Self::Pod => "pod",
             Self::Uplink => "uplink",
+            Self::ShortcutOut | Self::ShortcutIn => "shortcut",
         }
     }
 
@@ -47,6 +57,8 @@ impl Program {
         match self {
             Self::Pod => "weft_pod",
             Self::Uplink => "weft_uplink",
+            Self::ShortcutOut => "weft_shortcut_out",
+            Self::ShortcutIn => "weft_shortcut_in",
         }
     }
 
@@ -54,6 +66,7 @@ impl Program {
         match self {
             Self::Pod => &POD_OBJECT.0,
             Self::Uplink => &UPLINK_OBJECT.0,
+            Self::ShortcutOut | Self::ShortcutIn => &SHORTCUT_OBJECT.0,
         }
     }
 }
@@ -71,6 +84,7 @@ pub struct SlotRange {
 pub struct Programs {
     pod: Object,
     uplink: Object,
+    shortcut: Object,
     xsks: MapHandle,
     ports: MapHandle,
     verdicts: MapHandle,
@@ -79,7 +93,7 @@ pub struct Programs {
 }
 
 impl Programs {
-    /// Loads both programs; nothing is attached and every map is empty.
+    /// Loads all programs; nothing is attached and every map is empty.
     ///
     /// # Errors
     /// When the kernel refuses an object (privileges, verifier, memory).
@@ -87,21 +101,28 @@ impl Programs {
         let pod = load(open(Program::Pod)?, Program::Pod)?;
         let mut uplink = open(Program::Uplink)?;
         for name in SHARED_MAPS {
-            share(&mut uplink, &map(&pod, Program::Pod, name)?, name)?;
+            let shared = map(&pod, Program::Pod, name)?;
+            share(&mut uplink, Program::Uplink, &shared, name)?;
         }
         let uplink = load(uplink, Program::Uplink)?;
+        let verdicts = map(&pod, Program::Pod, COUNTERS)?;
+        let mut shortcut = open(Program::ShortcutIn)?;
+        share(&mut shortcut, Program::ShortcutIn, &verdicts, COUNTERS)?;
+        let shortcut = load(shortcut, Program::ShortcutIn)?;
+        let of_shortcuts = |name| map(&shortcut, Program::ShortcutIn, name);
         Ok(Self {
             xsks: map(&pod, Program::Pod, "xsks")?,
             ports: map(&pod, Program::Pod, "ports")?,
-            verdicts: map(&pod, Program::Pod, "verdicts")?,
+            verdicts,
             shortcuts: [
-                map(&pod, Program::Pod, "shortcuts")?,
-                map(&pod, Program::Pod, "shortcut_uses")?,
-                map(&pod, Program::Pod, "shortcut_state")?,
+                of_shortcuts("shortcuts")?,
+                of_shortcuts("shortcut_uses")?,
+                of_shortcuts("shortcut_state")?,
             ],
             steering: SteeringMaps::new(|name| map(&uplink, Program::Uplink, name))?,
             pod,
             uplink,
+            shortcut,
         })
     }
 
@@ -182,6 +203,27 @@ impl Programs {
         }
     }
 
+    /// Attaches the program that sends what has a shortcut past the pod program. `ifindex` is the far end of a port, in
+    /// the calling thread's network namespace.
+    ///
+    /// # Errors
+    /// [`Error::AttachShortcut`].
+    pub fn attach_shortcut_out(&self, ifindex: u32) -> Result<TcxLink, Error> {
+        self.attach_shortcut(ifindex, Program::ShortcutOut)
+    }
+
+    /// Attaches the program that takes what comes past the pod program at a port.
+    ///
+    /// # Errors
+    /// [`Error::AttachShortcut`].
+    pub fn attach_shortcut_in(&self, ifindex: u32) -> Result<TcxLink, Error> {
+        self.attach_shortcut(ifindex, Program::ShortcutIn)
+    }
+
+    fn attach_shortcut(&self, ifindex: u32, program: Program) -> Result<TcxLink, Error> {
+        TcxLink::attach(program, self.program(program)?.as_fd(), ifindex)
+    }
+
     /// Makes the uplink program take exactly what `steering` says.
     ///
     /// # Errors
@@ -225,6 +267,7 @@ impl Programs {
         let object = match program {
             Program::Pod => &self.pod,
             Program::Uplink => &self.uplink,
+            Program::ShortcutOut | Program::ShortcutIn => &self.shortcut,
         };
         object
             .progs_mut()
@@ -267,13 +310,18 @@ fn load_error(program: Program) -> impl FnOnce(libbpf_rs::Error) -> Error {
 }
 
 /// Makes `object` use an existing map for its own declaration of the same name.
-fn share(object: &mut OpenObject, existing: &MapHandle, name: &'static str) -> Result<(), Error> {
+fn share(
+    object: &mut OpenObject,
+    program: Program,
+    existing: &MapHandle,
+    name: &'static str,
+) -> Result<(), Error> {
     let mut declared =
         object
             .maps_mut()
             .find(|map| map.name() == name)
             .ok_or(Error::Incomplete {
-                program: "uplink",
+                program: program.object_name(),
                 what: name,
             })?;
     declared

@@ -30,13 +30,21 @@ pub struct RunResult {
 /// `struct xdp_md` of `linux/bpf.h`.
 #[derive(FromBytes, IntoBytes)]
 #[repr(C)]
-struct Context {
+struct XdpContext {
     data: u32,
     data_end: u32,
     data_meta: u32,
     ingress_ifindex: u32,
     rx_queue_index: u32,
     egress_ifindex: u32,
+}
+
+/// `struct __sk_buff` of `linux/bpf.h`; a dry run takes no more of it than this and needs nothing behind it.
+#[derive(FromBytes, IntoBytes)]
+#[repr(C)]
+struct BufferContext {
+    before: [u32; 10],
+    ifindex: u32,
 }
 
 impl Programs {
@@ -51,7 +59,8 @@ impl Programs {
         received_on: ReceivedOn,
     ) -> Result<RunResult, Error> {
         let before = self.verdicts()?;
-        let mut context = Context {
+        let is_xdp = matches!(program, Program::Pod | Program::Uplink);
+        let mut frame = XdpContext {
             data: 0,
             data_end: u32::try_from(packet.len())
                 .map_err(|_| Error::Invalid("the packet is longer than 4 GiB".to_owned()))?,
@@ -60,17 +69,28 @@ impl Programs {
             rx_queue_index: received_on.queue,
             egress_ifindex: 0,
         };
+        let mut buffer = BufferContext {
+            before: [0; 10],
+            ifindex: received_on.ifindex,
+        };
+        let context = match is_xdp {
+            true => frame.as_mut_bytes(),
+            false => buffer.as_mut_bytes(),
+        };
         let mut left = vec![0; packet.len()];
         let output = self
             .program(program)?
             .test_run(ProgramInput {
-                context_in: Some(context.as_mut_bytes()),
+                context_in: Some(context),
                 data_in: Some(packet),
                 data_out: Some(&mut left),
                 ..ProgramInput::default()
             })
             .map_err(|source| Error::Run { program, source })?;
-        let action = Action::from_code(output.return_value);
+        let action = match is_xdp {
+            true => Action::from_xdp(output.return_value),
+            false => Action::from_tcx(output.return_value),
+        };
         Ok(RunResult {
             action,
             verdict: only_change(&before, &self.verdicts()?),

@@ -1,7 +1,7 @@
-//! Shortcuts: connections whose data the pod program sends on by itself.
+//! Shortcuts: connections whose data the programs of `bpf/shortcut.bpf.c` send on by themselves.
 //!
-//! The dataplane adds one for each direction of a TCP connection between two pods of its node once it has
-//! decided about it. What opens or ends a connection still goes through the dataplane. A shortcut holds
+//! The dataplane adds one for each direction of a TCP or UDP connection between two ports of its node once it
+//! has decided about it. What opens or ends a connection still goes through the dataplane. A shortcut holds
 //! while its version is the one in force, so one word takes all of them back; while its ticket is that of
 //! its place, so one word takes it back alone; and while the dataplane says from time to time that it lives.
 
@@ -22,15 +22,25 @@ use crate::intf::{
     SHORTCUTS_MAX, WeftShortcut, WeftShortcutKey, WeftShortcutState, WeftShortcutUse,
 };
 
-/// One direction of a TCP connection, as its packets come in by an interface.
+/// What connections can have a shortcut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Protocol {
+    /// TCP.
+    Tcp = 6,
+    /// UDP.
+    Udp = 17,
+}
+
+/// One direction of a connection, as its packets come in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Way {
+    /// Of both ends.
+    pub protocol: Protocol,
     /// Who sends.
     pub source: SocketAddr,
     /// To whom.
     pub destination: SocketAddr,
-    /// The interface.
-    pub rx_ifindex: u32,
 }
 
 /// Where the packets of a [`Way`] go on.
@@ -38,8 +48,12 @@ pub struct Way {
 pub struct Shortcut {
     /// Version of the tables it was decided under.
     pub epoch: u32,
+    /// The one interface they come in by.
+    pub rx_ifindex: u32,
     /// Interface they leave by.
     pub tx_ifindex: u32,
+    /// Whether its far end is in another network namespace.
+    pub to_pod: bool,
     /// Where they are counted: below [`SHORTCUTS_MAX`].
     pub place: u32,
     /// Given to [`ShortcutMaps::open_place`].
@@ -52,6 +66,8 @@ pub struct Shortcut {
     pub gateway_mac: [u8; 6],
     /// MAC address they will be for.
     pub peer_mac: [u8; 6],
+    /// Source and destination they go on with; none when it is those they came with.
+    pub translation: Option<(SocketAddr, SocketAddr)>,
 }
 
 /// Which shortcuts hold, and how long without another word.
@@ -61,6 +77,9 @@ pub struct Hold {
     pub epoch: u32,
     /// CLOCK_MONOTONIC, in nanoseconds.
     pub until_ns: u64,
+    /// Until when packets that passed the first program by one of the version before pass the second one too,
+    /// likewise.
+    pub former_until_ns: u64,
 }
 
 /// What went by a shortcut since the last look.
@@ -102,7 +121,14 @@ impl ShortcutMaps {
     /// # Errors
     /// Addresses of two families, a place beyond the last, a full map.
     pub fn set(&self, way: &Way, shortcut: &Shortcut) -> Result<(), Error> {
-        if way.source.is_ipv4() != way.destination.is_ipv4() {
+        let of_one_family = |(source, destination): (SocketAddr, SocketAddr)| {
+            [source, destination]
+                .iter()
+                .all(|it| it.is_ipv4() == way.source.is_ipv4())
+        };
+        if !of_one_family((way.source, way.destination))
+            || !shortcut.translation.is_none_or(of_one_family)
+        {
             return Err(Error::Invalid(format!(
                 "a shortcut from {} to {}: two families",
                 way.source, way.destination
@@ -114,7 +140,7 @@ impl ShortcutMaps {
                 shortcut.place
             )));
         }
-        let (key, value) = (key(way), value(shortcut));
+        let (key, value) = (key(way), value(way, shortcut));
         // SAFETY: key and value have the sizes of the map's, which `bpf/intf.h` and its test vouch for.
         let result = unsafe {
             libbpf_sys::bpf_map_update_elem(
@@ -168,9 +194,11 @@ impl ShortcutMaps {
     pub fn hold(&self, hold: Hold) {
         let state = self.state.at(0);
         // Never the new version with the old time: a shortcut must not outlive its dataplane.
-        word32(&state, 8).store(0, Ordering::Release);
+        let former = word32(&state, 16).swap(0, Ordering::AcqRel);
         word64(&state, 0).store(hold.until_ns, Ordering::Release);
-        word32(&state, 8).store(hold.epoch, Ordering::Release);
+        word64(&state, 8).store(hold.former_until_ns, Ordering::Release);
+        word32(&state, 20).store(former, Ordering::Release);
+        word32(&state, 16).store(hold.epoch, Ordering::Release);
     }
 
     /// Lets the shortcuts that hold do so for longer. No system call.
@@ -221,7 +249,8 @@ fn key(way: &Way) -> WeftShortcutKey {
         destination: mapped(way.destination.ip()),
         source_port_be: way.source.port().into(),
         destination_port_be: way.destination.port().into(),
-        rx_ifindex: way.rx_ifindex,
+        protocol: way.protocol as u8,
+        pad: [0; 3],
     }
 }
 
@@ -232,9 +261,13 @@ fn mapped(address: IpAddr) -> [u8; 16] {
     }
 }
 
-fn value(shortcut: &Shortcut) -> WeftShortcut {
+fn value(way: &Way, shortcut: &Shortcut) -> WeftShortcut {
+    let (source, destination) = shortcut
+        .translation
+        .unwrap_or((way.source, way.destination));
     WeftShortcut {
         epoch: shortcut.epoch,
+        rx_ifindex: shortcut.rx_ifindex,
         tx_ifindex: shortcut.tx_ifindex,
         place: shortcut.place,
         ticket: shortcut.ticket,
@@ -242,7 +275,12 @@ fn value(shortcut: &Shortcut) -> WeftShortcut {
         pod_mac: shortcut.pod_mac,
         gateway_mac: shortcut.gateway_mac,
         peer_mac: shortcut.peer_mac,
-        pad: [0; 2],
+        to_pod: shortcut.to_pod.into(),
+        translated: shortcut.translation.is_some().into(),
+        source: mapped(source.ip()),
+        destination: mapped(destination.ip()),
+        source_port_be: source.port().into(),
+        destination_port_be: destination.port().into(),
     }
 }
 

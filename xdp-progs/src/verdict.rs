@@ -1,5 +1,12 @@
 //! How the programs decide about a packet.
 
+/// `enum tcx_action_base` of `linux/bpf.h`: to the next program, and behind the last one on.
+const TCX_NEXT: i32 = -1;
+/// Likewise.
+const TCX_DROP: i32 = 2;
+/// Likewise.
+const TCX_REDIRECT: i32 = 7;
+
 /// What becomes of a frame (`enum xdp_action` of the kernel).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
@@ -12,12 +19,22 @@ pub enum Action {
 }
 
 impl Action {
-    /// The action behind a program's return value; none for those our programs never return.
-    pub fn from_code(code: u32) -> Option<Self> {
+    /// The action behind an XDP program's return value; none for those our programs never return.
+    pub fn from_xdp(code: u32) -> Option<Self> {
         match code {
             libbpf_sys::XDP_DROP => Some(Self::Drop),
             libbpf_sys::XDP_PASS => Some(Self::Pass),
             libbpf_sys::XDP_REDIRECT => Some(Self::Redirect),
+            _ => None,
+        }
+    }
+
+    /// The same for the programs of shortcuts (`enum tcx_action_base`).
+    pub fn from_tcx(code: u32) -> Option<Self> {
+        match code.cast_signed() {
+            TCX_DROP => Some(Self::Drop),
+            TCX_NEXT => Some(Self::Pass),
+            TCX_REDIRECT => Some(Self::Redirect),
             _ => None,
         }
     }
@@ -67,13 +84,15 @@ pub enum Verdict {
     PassUnknownPort = 18,
     /// Uplink: ours, but nobody holds a socket for this queue.
     PassNoSocket = 19,
-    /// Pod: by a shortcut to another pod of the node.
-    PodShortcut = 20,
+    /// Shortcut: sent on to another port of the node.
+    ShortcutTaken = 20,
+    /// Shortcut: there is none.
+    ShortcutNone = 21,
 }
 
 impl Verdict {
     /// Every verdict, in the order of its number.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::PodTaken,
         Self::PodUnknownPort,
         Self::PodNoSocket,
@@ -94,7 +113,8 @@ impl Verdict {
         Self::PassOtherQuote,
         Self::PassUnknownPort,
         Self::PassNoSocket,
-        Self::PodShortcut,
+        Self::ShortcutTaken,
+        Self::ShortcutNone,
     ];
 
     /// Stable name for people and tools.
@@ -120,7 +140,8 @@ impl Verdict {
             Self::PassOtherQuote => "pass-other-quote",
             Self::PassUnknownPort => "pass-unknown-port",
             Self::PassNoSocket => "pass-no-socket",
-            Self::PodShortcut => "pod-shortcut",
+            Self::ShortcutTaken => "shortcut-taken",
+            Self::ShortcutNone => "shortcut-none",
         }
     }
 
@@ -147,7 +168,10 @@ impl Verdict {
             Self::PassOtherQuote => "Uplink: an ICMP error about somebody else's packet",
             Self::PassUnknownPort => "Uplink: ours, but the interface is in no table of ours",
             Self::PassNoSocket => "Uplink: ours, but nobody holds a socket for this queue",
-            Self::PodShortcut => "Pod: by a shortcut to another pod of the node",
+            Self::ShortcutTaken => "Shortcut: sent on to another port of the node",
+            Self::ShortcutNone => {
+                "Shortcut: none holds for what was redirected inside the pod; it was just taken back, or a program of the pod did that"
+            }
         }
     }
 
@@ -161,8 +185,8 @@ impl Verdict {
             | Self::UplinkService
             | Self::UplinkServiceFragment
             | Self::UplinkServiceError
-            | Self::PodShortcut => Action::Redirect,
-            Self::PodUnknownPort | Self::PodNoSocket => Action::Drop,
+            | Self::ShortcutTaken => Action::Redirect,
+            Self::PodUnknownPort | Self::PodNoSocket | Self::ShortcutNone => Action::Drop,
             _ => Action::Pass,
         }
     }

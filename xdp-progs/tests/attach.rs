@@ -13,7 +13,7 @@ use std::process::Command;
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
-use weft_xdp_progs::{Error, PIN_NAMES, Program, Programs, XdpLink, XdpMode, device};
+use weft_xdp_progs::{Error, PIN_NAMES, Program, Programs, XdpMode, detach_pinned, device};
 
 /// In a mount namespace of this thread's own.
 fn mount_bpffs() {
@@ -124,10 +124,10 @@ fn a_pinned_link_outlives_its_holder_until_the_pin_is_removed() {
     drop(link);
     drop(programs);
     assert_eq!(mode_on("up0"), Some("xdpgeneric"));
-    XdpLink::detach_pinned(&directory.join("link")).unwrap();
+    detach_pinned(&directory.join("link")).unwrap();
     assert_eq!(mode_on("up0"), None);
-    XdpLink::detach_pinned(&directory.join("link")).expect("a detached link is success");
-    assert!(XdpLink::detach_pinned(&directory.join("nothere")).is_err());
+    detach_pinned(&directory.join("link")).expect("a detached link is success");
+    assert!(detach_pinned(&directory.join("nothere")).is_err());
 }
 
 #[test]

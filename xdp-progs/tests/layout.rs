@@ -20,9 +20,10 @@ use weft_xdp_progs::intf::{
     WeftTunnel,
 };
 
-const OBJECTS: [&str; 2] = [
+const OBJECTS: [&str; 3] = [
     concat!(env!("OUT_DIR"), "/pod.bpf.o"),
     concat!(env!("OUT_DIR"), "/uplink.bpf.o"),
+    concat!(env!("OUT_DIR"), "/shortcut.bpf.o"),
 ];
 
 /// Member name -> offset in bytes, and the size of the whole.
@@ -93,13 +94,15 @@ fn twins() -> Vec<(&'static str, Layout)> {
                 destination,
                 source_port_be,
                 destination_port_be,
-                rx_ifindex
+                protocol,
+                pad
             }),
         ),
         (
             "weft_shortcut",
             layout_of!(WeftShortcut {
                 epoch,
+                rx_ifindex,
                 tx_ifindex,
                 place,
                 ticket,
@@ -107,7 +110,12 @@ fn twins() -> Vec<(&'static str, Layout)> {
                 pod_mac,
                 gateway_mac,
                 peer_mac,
-                pad
+                to_pod,
+                translated,
+                source,
+                destination,
+                source_port_be,
+                destination_port_be
             }),
         ),
         (
@@ -124,8 +132,9 @@ fn twins() -> Vec<(&'static str, Layout)> {
             "weft_shortcut_state",
             layout_of!(WeftShortcutState {
                 alive_until_ns,
+                former_until_ns,
                 epoch,
-                pad
+                former
             }),
         ),
     ]

@@ -10,9 +10,10 @@ mod common;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use etherparse::{PacketBuilder, TcpHeader};
+use etherparse::{PacketBuilder, SlicedPacket, TcpHeader, TransportSlice};
 use weft_xdp_progs::{
-    Hold, Program, Programs, ReceivedOn, Shortcut, ShortcutMaps, Taken, Verdict, Way,
+    Action, Hold, Program, Programs, Protocol, ReceivedOn, Shortcut, ShortcutMaps, Taken, Verdict,
+    Way,
 };
 
 const POD: [u8; 6] = [2, 0, 0, 0, 1, 1];
@@ -29,9 +30,15 @@ const EPOCH: u32 = 7;
 const PLACE: u32 = 11;
 const TICKET: u32 = 3;
 const PAYLOAD: usize = 100;
-const MTU: u32 = 61_000;
+const MTU: u32 = 1_400;
 
-/// A node with the pod program, a port, and no socket: what takes no shortcut is dropped for that.
+/// Where translated packets go on to, and from.
+const TRANSLATED: [(&str, &str); 2] = [
+    ("10.244.1.9:1025", "10.244.200.3:8080"),
+    ("[fd00:10:244:1::9]:1025", "[fd00:10:244:c8::3]:8080"),
+];
+
+/// A node with the programs of shortcuts and a port.
 struct Node {
     programs: Programs,
     maps: ShortcutMaps,
@@ -60,19 +67,26 @@ impl Node {
     }
 
     fn hold(&self, epoch: u32, until_ns: u64) {
-        self.maps.hold(Hold { epoch, until_ns });
+        self.maps.hold(Hold {
+            epoch,
+            until_ns,
+            former_until_ns: 0,
+        });
     }
 
     fn shortcut(&self) -> Shortcut {
         Shortcut {
             epoch: EPOCH,
+            rx_ifindex: self.ifindex,
             tx_ifindex: self.ifindex,
+            to_pod: true,
             place: PLACE,
             ticket: TICKET,
             mtu: MTU,
             pod_mac: POD,
             gateway_mac: GATEWAY,
             peer_mac: PEER,
+            translation: None,
         }
     }
 
@@ -86,24 +100,49 @@ impl Node {
 
     fn way(&self, source: std::net::IpAddr, destination: std::net::IpAddr) -> Way {
         Way {
+            protocol: Protocol::Tcp,
             source: SocketAddr::new(source, PORTS.0),
             destination: SocketAddr::new(destination, PORTS.1),
-            rx_ifindex: self.ifindex,
         }
     }
 
-    /// What becomes of a frame: the packet behind the shortcut, or nothing.
+    /// What becomes of a frame: the packet behind the shortcut, or nothing. The pod's end sends it that way exactly
+    /// when the host end will let it go on.
     fn sent(&self, frame: &[u8]) -> Option<Vec<u8>> {
+        let sent = self.arrived(frame);
+        assert_eq!(self.leaves(frame), sent.is_some(), "the two ends disagree");
+        sent
+    }
+
+    /// Whether the pod's end sends it past generic XDP.
+    fn leaves(&self, frame: &[u8]) -> bool {
+        let result = self.run(Program::ShortcutOut, frame);
+        assert_eq!(result.packet, frame);
+        match result.action.unwrap() {
+            Action::Redirect => true,
+            Action::Pass => false,
+            Action::Drop => panic!("dropped inside the pod"),
+        }
+    }
+
+    /// What the host end sends on.
+    fn arrived(&self, frame: &[u8]) -> Option<Vec<u8>> {
+        let result = self.run(Program::ShortcutIn, frame);
+        let verdict = result.verdict.unwrap();
+        assert_eq!(result.action, Some(verdict.action()));
+        match verdict {
+            Verdict::ShortcutTaken => Some(result.packet),
+            Verdict::ShortcutNone => None,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn run(&self, program: Program, frame: &[u8]) -> weft_xdp_progs::RunResult {
         let received_on = ReceivedOn {
             ifindex: self.ifindex,
             queue: 0,
         };
-        let result = self.programs.run(Program::Pod, frame, received_on).unwrap();
-        match result.verdict.unwrap() {
-            Verdict::PodShortcut => Some(result.packet),
-            Verdict::PodUnknownPort => None,
-            other => panic!("{other:?}"),
-        }
+        self.programs.run(program, frame, received_on).unwrap()
     }
 }
 
@@ -153,23 +192,156 @@ fn every_ttl_keeps_the_header_checksum_right() {
 }
 
 #[test]
-fn a_packet_of_many_buffers_goes_whole() {
+fn what_the_other_interface_does_not_take_goes_the_usual_way() {
     let node = Node::new();
-    let mut frame = Vec::new();
-    let mut header = TcpHeader::new(PORTS.0, PORTS.1, 1_000, 64_240);
-    header.ack = true;
-    let builder = PacketBuilder::ethernet2(POD, GATEWAY).ipv4(V4[0], V4[1], 64);
-    let written = builder.tcp_header(header).write(&mut frame, &[7; 60_000]);
-    written.unwrap();
-    let sent = node.sent(&frame).unwrap();
-    assert_eq!(sent[54..], frame[54..]);
-    assert_eq!(node.maps.take(PLACE).bytes, 60_040);
-    let larger = Shortcut {
-        mtu: 60_039,
+    let lengths = [40, 60].map(|headers| headers + PAYLOAD as u32);
+    for ((frame, way), bytes) in data().iter().zip([node.way4(), node.way6()]).zip(lengths) {
+        for (mtu, fits) in [(bytes, true), (bytes - 1, false)] {
+            let shortcut = Shortcut {
+                mtu,
+                ..node.shortcut()
+            };
+            node.maps.set(&way, &shortcut).unwrap();
+            assert_eq!(node.sent(frame).is_some(), fits, "{bytes} bytes by {mtu}");
+        }
+    }
+}
+
+#[test]
+fn datagrams_have_shortcuts_of_their_own() {
+    let node = Node::new();
+    let ethernet = || PacketBuilder::ethernet2(POD, GATEWAY);
+    let builders = [
+        (node.way4(), ethernet().ipv4(V4[0], V4[1], 64)),
+        (node.way6(), ethernet().ipv6(V6[0], V6[1], 64)),
+    ];
+    for (way, builder) in builders {
+        let mut frame = Vec::new();
+        let written = builder.udp(PORTS.0, PORTS.1).write(&mut frame, &[7; 10]);
+        written.unwrap();
+        assert_eq!(node.sent(&frame), None, "that of TCP is not for it");
+        let way = Way {
+            protocol: Protocol::Udp,
+            ..way
+        };
+        node.maps.set(&way, &node.shortcut()).unwrap();
+        assert_eq!(node.sent(&frame).unwrap()[..6], PEER);
+    }
+    assert_eq!(node.maps.take(PLACE).bytes, 38 + 58);
+}
+
+#[test]
+fn translated_packets_go_on_with_right_checksums() {
+    let node = Node::new();
+    for protocol in [Protocol::Tcp, Protocol::Udp] {
+        for (way, to) in [node.way4(), node.way6()].into_iter().zip(TRANSLATED) {
+            let way = Way { protocol, ..way };
+            let to = (to.0.parse().unwrap(), to.1.parse().unwrap());
+            let shortcut = Shortcut {
+                translation: Some(to),
+                ..node.shortcut()
+            };
+            node.maps.set(&way, &shortcut).unwrap();
+            for payload in [1, 7, PAYLOAD] {
+                let frame = frame_of(&way, POD, GATEWAY, 64, payload);
+                let there = Way {
+                    protocol,
+                    source: to.0,
+                    destination: to.1,
+                };
+                let expected = frame_of(&there, GATEWAY, PEER, 63, payload);
+                assert_eq!(node.sent(&frame).unwrap(), expected, "{way:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_datagram_without_checksum_stays_without() {
+    let node = Node::new();
+    let way = Way {
+        protocol: Protocol::Udp,
+        ..node.way4()
+    };
+    let (source, destination) = TRANSLATED[0];
+    let shortcut = Shortcut {
+        translation: Some((source.parse().unwrap(), destination.parse().unwrap())),
         ..node.shortcut()
     };
-    node.maps.set(&node.way4(), &larger).unwrap();
-    assert_eq!(node.sent(&frame), None, "the peer's interface takes less");
+    node.maps.set(&way, &shortcut).unwrap();
+    let mut frame = frame_of(&way, POD, GATEWAY, 64, 10);
+    frame[40..42].fill(0);
+    let sent = node.sent(&frame).unwrap();
+    let packet = SlicedPacket::from_ethernet(&sent).unwrap();
+    let Some(TransportSlice::Udp(udp)) = packet.transport else {
+        panic!("no datagram");
+    };
+    assert_eq!((udp.destination_port(), udp.checksum()), (8080, 0));
+}
+
+/// A packet of a connection, with all checksums.
+fn frame_of(way: &Way, from: [u8; 6], to: [u8; 6], ttl: u8, payload: usize) -> Vec<u8> {
+    let ethernet = PacketBuilder::ethernet2(from, to);
+    let builder = match (way.source.ip(), way.destination.ip()) {
+        (std::net::IpAddr::V4(source), std::net::IpAddr::V4(destination)) => {
+            ethernet.ipv4(source.octets(), destination.octets(), ttl)
+        }
+        (std::net::IpAddr::V6(source), std::net::IpAddr::V6(destination)) => {
+            ethernet.ipv6(source.octets(), destination.octets(), ttl)
+        }
+        mixed => panic!("{mixed:?}"),
+    };
+    let ports = (way.source.port(), way.destination.port());
+    let mut frame = Vec::new();
+    let payload = vec![7; payload];
+    match way.protocol {
+        Protocol::Tcp => {
+            let mut header = TcpHeader::new(ports.0, ports.1, 1_000, 64_240);
+            header.ack = true;
+            let written = builder.tcp_header(header).write(&mut frame, &payload);
+            written.unwrap();
+        }
+        Protocol::Udp => {
+            let written = builder.udp(ports.0, ports.1).write(&mut frame, &payload);
+            written.unwrap();
+        }
+    }
+    frame
+}
+
+#[test]
+fn what_was_on_its_way_when_the_tables_changed_arrives() {
+    let node = Node::new();
+    node.maps.hold(Hold {
+        epoch: EPOCH + 1,
+        until_ns: FOREVER,
+        former_until_ns: FOREVER,
+    });
+    for frame in data() {
+        assert!(!node.leaves(&frame));
+        assert!(node.arrived(&frame).is_some());
+    }
+    node.maps.close_place(PLACE);
+    assert!(node.arrived(&data()[0]).is_some(), "taken back alone");
+    assert_eq!(node.maps.take(PLACE).packets, 2, "nobody counts it");
+    node.maps.hold(Hold {
+        epoch: EPOCH + 2,
+        until_ns: FOREVER,
+        former_until_ns: FOREVER,
+    });
+    assert!(node.arrived(&data()[0]).is_none(), "two changes later");
+}
+
+#[test]
+fn packets_of_another_interface_are_dropped() {
+    let node = Node::new();
+    let elsewhere = Shortcut {
+        rx_ifindex: common::index("up1"),
+        ..node.shortcut()
+    };
+    node.maps.set(&node.way4(), &elsewhere).unwrap();
+    assert!(node.leaves(&data()[0]), "the pod's end does not know");
+    assert_eq!(node.arrived(&data()[0]), None);
 }
 
 #[test]
@@ -203,7 +375,7 @@ fn other_packets_go_the_usual_way() {
             other[byte] ^= 0x40;
             assert_eq!(node.sent(&other), None, "byte {byte}");
         }
-        for len in 14..l4 + 20 {
+        for len in 15..l4 + 20 {
             assert_eq!(node.sent(&frame[..len]), None, "cut off at {len}");
         }
     }
@@ -226,10 +398,15 @@ fn a_shortcut_holds_as_long_as_it_is_said() {
     passes(false, "the dataplane is gone");
     node.hold(EPOCH, FOREVER);
     passes(true, "both hold again");
+    let leaves = |expected: bool, why: &str| {
+        for frame in data() {
+            assert_eq!(node.leaves(&frame), expected, "{why}");
+        }
+    };
     node.maps.close_place(PLACE);
-    passes(false, "taken back alone");
+    leaves(false, "taken back alone");
     node.maps.open_place(PLACE, 0, TICKET + 1);
-    passes(false, "the place is another connection's");
+    leaves(false, "the place is another connection's");
     node.maps.open_place(PLACE, 0, TICKET);
     assert_eq!(node.maps.ticket(PLACE), TICKET);
     passes(true, "its own again");
@@ -280,6 +457,11 @@ fn nonsense_is_refused() {
         ..node.way4()
     };
     assert!(node.maps.set(&mixed, &node.shortcut()).is_err());
+    let into_another = Shortcut {
+        translation: Some((node.way6().source, node.way6().destination)),
+        ..node.shortcut()
+    };
+    assert!(node.maps.set(&node.way4(), &into_another).is_err());
     let beyond = Shortcut {
         place: weft_xdp_progs::intf::SHORTCUTS_MAX,
         ..node.shortcut()

@@ -1,0 +1,346 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Shortcuts: data of connections between two ports of this node that the dataplane let through goes from
+// one pod's interface into the other's, whole and uncopied, until the dataplane takes the shortcut back.
+// What opens or ends a connection, fragments, options and last hops go the usual way.
+//
+// It takes two programs, because generic XDP copies a packet before a program may look at it, and comes
+// before every other hook of the host end. `out` looks at what a pod sends inside the pod and sends what
+// has a shortcut to the same interface again: the kernel marks it redirected for that, and generic XDP
+// leaves the redirected alone (netif_receive_generic_xdp, net/core/dev.c). So it comes to `in` at the
+// host end, which asks again, since a pod may do the same on its own, and sends it on.
+#include <linux/bpf.h>
+#include <linux/if_packet.h>
+#include <linux/pkt_cls.h>
+#include <linux/tcp.h>
+#include <stddef.h>
+
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#include "intf.h"
+#include "maps.h"
+#include "parse.h"
+
+// Written by the dataplane.
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, WEFT_SHORTCUTS_MAX);
+	__type(key, struct weft_shortcut_key);
+	__type(value, struct weft_shortcut);
+} shortcuts SEC(".maps");
+
+// What went by each shortcut, by its place: the dataplane reads it through a mapping, and takes a single
+// shortcut back there.
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, WEFT_SHORTCUTS_MAX);
+	__type(key, __u32);
+	__type(value, struct weft_shortcut_use);
+} shortcut_uses SEC(".maps");
+
+// Which shortcuts hold: one word of it takes all of them back at once.
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct weft_shortcut_state);
+} shortcut_state SEC(".maps");
+
+// `tc_index` of a packet that `out` sends to the same interface again.
+#define AGAIN 0x7766
+
+// A packet, as far as shortcuts are concerned.
+struct data_packet {
+	struct weft_shortcut_key key;
+	struct ethhdr *ethernet;
+	// One of them.
+	struct iphdr *ip4;
+	struct ipv6hdr *ip6;
+	struct transport_ports *ports;
+	// Of the IP packet.
+	__u32 bytes;
+	// Of what is in front of the payload.
+	__u32 header_bytes;
+	// Of a TCP segment: the sequence number behind it.
+	__u32 end_sequence;
+};
+
+// Data or acknowledgements only: what changes a connection's state is for the dataplane to see.
+static __always_inline int tcp_data(struct cursor *cursor, struct data_packet *packet,
+				    __u32 ip_header_bytes)
+{
+	struct tcphdr *tcp = take(cursor, sizeof(*tcp));
+	__u32 segment_bytes = packet->bytes - ip_header_bytes;
+
+	if (!tcp || !tcp->ack || tcp->syn || tcp->fin || tcp->rst || tcp->urg ||
+	    segment_bytes < tcp->doff * 4)
+		return 0;
+	packet->ports = (struct transport_ports *)tcp;
+	packet->header_bytes = ip_header_bytes + tcp->doff * 4;
+	packet->end_sequence = bpf_ntohl(tcp->seq) + segment_bytes - tcp->doff * 4;
+	return 1;
+}
+
+static __always_inline int udp_data(struct cursor *cursor, struct data_packet *packet,
+				    __u32 ip_header_bytes)
+{
+	struct udphdr *udp = take(cursor, sizeof(*udp));
+
+	if (!udp || packet->bytes - ip_header_bytes < sizeof(*udp))
+		return 0;
+	packet->ports = (struct transport_ports *)udp;
+	packet->header_bytes = ip_header_bytes + sizeof(*udp);
+	return 1;
+}
+
+static __always_inline int transport_data(struct cursor *cursor, struct data_packet *packet,
+					  __u8 protocol, __u32 ip_header_bytes)
+{
+	int is_data = 0;
+
+	packet->key.protocol = protocol;
+	if (protocol == IPPROTO_TCP)
+		is_data = tcp_data(cursor, packet, ip_header_bytes);
+	else if (protocol == IPPROTO_UDP)
+		is_data = udp_data(cursor, packet, ip_header_bytes);
+	if (is_data) {
+		packet->key.source_port_be = packet->ports->source_be;
+		packet->key.destination_port_be = packet->ports->destination_be;
+	}
+	return is_data;
+}
+
+// RFC 4291 section 2.5.5.2: an IPv4 address among those of IPv6.
+static __always_inline void map_address(__u8 *mapped, __be32 address)
+{
+	mapped[10] = 0xff;
+	mapped[11] = 0xff;
+	__builtin_memcpy(mapped + 12, &address, sizeof(address));
+}
+
+static __always_inline int data4(struct cursor *cursor, struct data_packet *packet)
+{
+	struct iphdr *ip = take(cursor, sizeof(*ip));
+
+	if (!ip || ip->version != 4 || ip->ihl != 5 || ip->ttl <= 1 ||
+	    ip->frag_off & bpf_htons(IPV4_FRAGMENT_MASK) || bpf_ntohs(ip->tot_len) < sizeof(*ip))
+		return 0;
+	packet->ip4 = ip;
+	packet->bytes = bpf_ntohs(ip->tot_len);
+	map_address(packet->key.source, ip->saddr);
+	map_address(packet->key.destination, ip->daddr);
+	return transport_data(cursor, packet, ip->protocol, sizeof(*ip));
+}
+
+static __always_inline int data6(struct cursor *cursor, struct data_packet *packet)
+{
+	struct ipv6hdr *ip = take(cursor, sizeof(*ip));
+
+	if (!ip || ip->version != 6 || ip->hop_limit <= 1)
+		return 0;
+	packet->ip6 = ip;
+	packet->bytes = bpf_ntohs(ip->payload_len) + sizeof(*ip);
+	__builtin_memcpy(packet->key.source, &ip->saddr, sizeof(ip->saddr));
+	__builtin_memcpy(packet->key.destination, &ip->daddr, sizeof(ip->daddr));
+	return transport_data(cursor, packet, ip->nexthdr, sizeof(*ip));
+}
+
+static __always_inline int data_packet(struct __sk_buff *skb, struct data_packet *packet)
+{
+	struct cursor cursor = {
+		.pos = (void *)(long)skb->data,
+		.end = (void *)(long)skb->data_end,
+	};
+
+	// A tag may be beside the packet.
+	if (skb->vlan_present)
+		return 0;
+	packet->ethernet = take(&cursor, sizeof(*packet->ethernet));
+	if (!packet->ethernet)
+		return 0;
+	if (packet->ethernet->h_proto == bpf_htons(ETH_P_IP))
+		return data4(&cursor, packet);
+	if (packet->ethernet->h_proto == bpf_htons(ETH_P_IPV6))
+		return data6(&cursor, packet);
+	return 0;
+}
+
+static __always_inline int same_mac(const __u8 *a, const __u8 *b)
+{
+	int same = 1;
+
+	for (int i = 0; i < ETH_ALEN; i++)
+		same &= a[i] == b[i];
+	return same;
+}
+
+// What the interface has to take: of a packet that is yet to be cut, the largest piece.
+static __always_inline __u32 size(const struct __sk_buff *skb, const struct data_packet *packet)
+{
+	return skb->gso_size ? packet->header_bytes + skb->gso_size : packet->bytes;
+}
+
+// The shortcut for a packet, whether it holds or not.
+static __always_inline const struct weft_shortcut *find(struct __sk_buff *skb,
+							struct data_packet *packet)
+{
+	const struct weft_shortcut *shortcut;
+
+	if (!data_packet(skb, packet))
+		return NULL;
+	shortcut = bpf_map_lookup_elem(&shortcuts, &packet->key);
+	if (!shortcut || size(skb, packet) > shortcut->mtu ||
+	    !same_mac(packet->ethernet->h_source, shortcut->pod_mac) ||
+	    !same_mac(packet->ethernet->h_dest, shortcut->gateway_mac))
+		return NULL;
+	return shortcut;
+}
+
+// A shortcut holds while the dataplane says so: it is of the tables in force, and somebody lives who
+// would take it back.
+static __always_inline int holds(const struct weft_shortcut *shortcut)
+{
+	__u32 only = 0;
+	const struct weft_shortcut_state *state = bpf_map_lookup_elem(&shortcut_state, &only);
+
+	return state && shortcut->epoch == state->epoch &&
+	       bpf_ktime_get_coarse_ns() < state->alive_until_ns;
+}
+
+// Whether it held when the packet passed `out`, a moment ago.
+static __always_inline int held(const struct weft_shortcut *shortcut)
+{
+	__u32 only = 0;
+	const struct weft_shortcut_state *state = bpf_map_lookup_elem(&shortcut_state, &only);
+
+	return state && shortcut->epoch == state->former &&
+	       bpf_ktime_get_coarse_ns() < state->former_until_ns;
+}
+
+static __always_inline struct weft_shortcut_use *counted(const struct weft_shortcut *shortcut)
+{
+	struct weft_shortcut_use *use = bpf_map_lookup_elem(&shortcut_uses, &shortcut->place);
+
+	return use && use->ticket == shortcut->ticket ? use : NULL;
+}
+
+static __always_inline void note_use(struct weft_shortcut_use *use, const struct data_packet *packet)
+{
+	__sync_fetch_and_add(&use->packets, 1);
+	__sync_fetch_and_add(&use->bytes, packet->bytes);
+	use->last_ns = bpf_ktime_get_coarse_ns();
+	if ((__s32)(packet->end_sequence - use->end_sequence) > 0)
+		use->end_sequence = packet->end_sequence;
+}
+
+// A checksum with `change` added (RFC 1624).
+static __always_inline __u16 changed(__u16 checksum, __u64 change)
+{
+	__u64 sum = (__u16)~checksum + change;
+
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	return ~sum;
+}
+
+// One hop. The TTL is the upper half of its checksum's word.
+static __always_inline void count_hop(struct data_packet *packet)
+{
+	if (packet->ip6) {
+		packet->ip6->hop_limit--;
+	} else if (packet->ip4) {
+		packet->ip4->ttl--;
+		packet->ip4->check = changed(packet->ip4->check, bpf_htons(0xfeff));
+	}
+}
+
+// The addresses and ports the packet goes on with. Invalidates the packet's pointers.
+static __always_inline void translate(struct __sk_buff *skb, struct data_packet *packet,
+				      const struct weft_shortcut *shortcut)
+{
+	const struct transport_ports to = {
+		.source_be = shortcut->source_port_be,
+		.destination_be = shortcut->destination_port_be,
+	};
+	__u32 checksum_at = packet->key.protocol == IPPROTO_TCP ? offsetof(struct tcphdr, check)
+								: offsetof(struct udphdr, check);
+	// A datagram without a checksum stays so.
+	__u64 flags = packet->key.protocol == IPPROTO_UDP ? BPF_F_MARK_MANGLED_0 : 0;
+	__s64 addresses, ports;
+
+	ports = bpf_csum_diff((__be32 *)&packet->key.source_port_be, sizeof(to), (__be32 *)&to,
+			      sizeof(to), 0);
+	// Mapped addresses begin alike, which does not change the sum.
+	addresses = bpf_csum_diff((__be32 *)packet->key.source, 32, (__be32 *)shortcut->source, 32, 0);
+	packet->ports->source_be = to.source_be;
+	packet->ports->destination_be = to.destination_be;
+	if (packet->ip4) {
+		__builtin_memcpy(&packet->ip4->saddr, shortcut->source + 12, 4);
+		__builtin_memcpy(&packet->ip4->daddr, shortcut->destination + 12, 4);
+		packet->ip4->check = changed(packet->ip4->check, (__u32)addresses);
+		checksum_at += ETH_HLEN + sizeof(struct iphdr);
+	} else if (packet->ip6) {
+		__builtin_memcpy(&packet->ip6->saddr, shortcut->source, 16);
+		__builtin_memcpy(&packet->ip6->daddr, shortcut->destination, 16);
+		checksum_at += ETH_HLEN + sizeof(struct ipv6hdr);
+	}
+	// The kernel knows whether the field holds a checksum or the pseudo-header's sum alone.
+	bpf_l4_csum_replace(skb, checksum_at, 0, addresses, flags | BPF_F_PSEUDO_HDR);
+	bpf_l4_csum_replace(skb, checksum_at, 0, ports, flags);
+}
+
+SEC("tcx/egress")
+int weft_shortcut_out(struct __sk_buff *skb)
+{
+	struct data_packet packet = {};
+	const struct weft_shortcut *shortcut;
+
+	if (skb->tc_index == AGAIN) {
+		skb->tc_index = 0;
+		return TC_ACT_UNSPEC;
+	}
+	shortcut = find(skb, &packet);
+	if (!shortcut || !holds(shortcut) || !counted(shortcut))
+		return TC_ACT_UNSPEC;
+	skb->tc_index = AGAIN;
+	return bpf_redirect(skb->ifindex, 0);
+}
+
+SEC("tcx/ingress")
+int weft_shortcut_in(struct __sk_buff *skb)
+{
+	struct data_packet packet = {};
+	const struct weft_shortcut *shortcut = find(skb, &packet);
+	struct weft_shortcut_use *use;
+	__u32 tx_ifindex;
+	__u8 to_pod;
+
+	if (!shortcut || shortcut->rx_ifindex != skb->ifindex ||
+	    (!holds(shortcut) && !held(shortcut))) {
+		count(WEFT_SHORTCUT_NONE);
+		return TC_ACT_SHOT;
+	}
+	use = counted(shortcut);
+	if (use)
+		note_use(use, &packet);
+	tx_ifindex = shortcut->tx_ifindex;
+	to_pod = shortcut->to_pod;
+	count_hop(&packet);
+	__builtin_memcpy(packet.ethernet->h_source, shortcut->gateway_mac, ETH_ALEN);
+	__builtin_memcpy(packet.ethernet->h_dest, shortcut->peer_mac, ETH_ALEN);
+	if (shortcut->translated)
+		translate(skb, &packet, shortcut);
+	count(WEFT_SHORTCUT_TAKEN);
+	if (!to_pod)
+		return bpf_redirect(tx_ifindex, 0);
+	// It was somebody else's at this interface: the gateway's address is nobody's.
+	bpf_skb_change_type(skb, PACKET_HOST);
+	return bpf_redirect_peer(tx_ifindex, 0);
+}
+
+char LICENSE[] SEC("license") = "Apache-2.0";

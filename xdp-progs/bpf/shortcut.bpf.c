@@ -63,50 +63,49 @@ struct data_packet {
 	struct transport_ports *ports;
 	// Of the IP packet.
 	__u32 bytes;
-	// Of what is in front of the payload.
+	// Of its IP header, and with the transport's.
+	__u32 ip_header_bytes;
 	__u32 header_bytes;
 	// Of a TCP segment: the sequence number behind it.
 	__u32 end_sequence;
 };
 
 // Data or acknowledgements only: what changes a connection's state is for the dataplane to see.
-static __always_inline int tcp_data(struct cursor *cursor, struct data_packet *packet,
-				    __u32 ip_header_bytes)
+static __always_inline int tcp_data(struct cursor *cursor, struct data_packet *packet)
 {
 	struct tcphdr *tcp = take(cursor, sizeof(*tcp));
-	__u32 segment_bytes = packet->bytes - ip_header_bytes;
+	__u32 segment_bytes = packet->bytes - packet->ip_header_bytes;
 
 	if (!tcp || !tcp->ack || tcp->syn || tcp->fin || tcp->rst || tcp->urg ||
 	    segment_bytes < tcp->doff * 4)
 		return 0;
 	packet->ports = (struct transport_ports *)tcp;
-	packet->header_bytes = ip_header_bytes + tcp->doff * 4;
+	packet->header_bytes = packet->ip_header_bytes + tcp->doff * 4;
 	packet->end_sequence = bpf_ntohl(tcp->seq) + segment_bytes - tcp->doff * 4;
 	return 1;
 }
 
-static __always_inline int udp_data(struct cursor *cursor, struct data_packet *packet,
-				    __u32 ip_header_bytes)
+static __always_inline int udp_data(struct cursor *cursor, struct data_packet *packet)
 {
 	struct udphdr *udp = take(cursor, sizeof(*udp));
 
-	if (!udp || packet->bytes - ip_header_bytes < sizeof(*udp))
+	if (!udp || packet->bytes - packet->ip_header_bytes < sizeof(*udp))
 		return 0;
 	packet->ports = (struct transport_ports *)udp;
-	packet->header_bytes = ip_header_bytes + sizeof(*udp);
+	packet->header_bytes = packet->ip_header_bytes + sizeof(*udp);
 	return 1;
 }
 
 static __always_inline int transport_data(struct cursor *cursor, struct data_packet *packet,
-					  __u8 protocol, __u32 ip_header_bytes)
+					  __u8 protocol)
 {
 	int is_data = 0;
 
 	packet->key.protocol = protocol;
 	if (protocol == IPPROTO_TCP)
-		is_data = tcp_data(cursor, packet, ip_header_bytes);
+		is_data = tcp_data(cursor, packet);
 	else if (protocol == IPPROTO_UDP)
-		is_data = udp_data(cursor, packet, ip_header_bytes);
+		is_data = udp_data(cursor, packet);
 	if (is_data) {
 		packet->key.source_port_be = packet->ports->source_be;
 		packet->key.destination_port_be = packet->ports->destination_be;
@@ -122,31 +121,59 @@ static __always_inline void map_address(__u8 *mapped, __be32 address)
 	__builtin_memcpy(mapped + 12, &address, sizeof(address));
 }
 
-static __always_inline int data4(struct cursor *cursor, struct data_packet *packet)
+// `uncut` are the bytes of a packet that is yet to be cut, 0 of others. TCP makes it two segments at least
+// (tcp_tso_autosize, net/ipv4/tcp_output.c), which may be more than the header can say: it says 0 then, and
+// the kernel cuts it after it passed here.
+static __always_inline int data4(struct cursor *cursor, struct data_packet *packet, __u32 uncut)
 {
 	struct iphdr *ip = take(cursor, sizeof(*ip));
 
 	if (!ip || ip->version != 4 || ip->ihl != 5 || ip->ttl <= 1 ||
-	    ip->frag_off & bpf_htons(IPV4_FRAGMENT_MASK) || bpf_ntohs(ip->tot_len) < sizeof(*ip))
+	    ip->frag_off & bpf_htons(IPV4_FRAGMENT_MASK))
+		return 0;
+	packet->bytes = uncut ? uncut : bpf_ntohs(ip->tot_len);
+	packet->ip_header_bytes = sizeof(*ip);
+	if (packet->bytes < sizeof(*ip))
 		return 0;
 	packet->ip4 = ip;
-	packet->bytes = bpf_ntohs(ip->tot_len);
 	map_address(packet->key.source, ip->saddr);
 	map_address(packet->key.destination, ip->daddr);
-	return transport_data(cursor, packet, ip->protocol, sizeof(*ip));
+	return transport_data(cursor, packet, ip->protocol);
 }
 
-static __always_inline int data6(struct cursor *cursor, struct data_packet *packet)
+// RFC 2675: the one option of a packet whose length its header cannot say.
+struct jumbo_header {
+	__u8 next;
+	__u8 len;
+	__u8 option;
+	__u8 option_len;
+	__be32 bytes_be;
+};
+#define OPTION_JUMBO 0xc2
+
+// As IPv4; what is too long has an option that goes when it is cut.
+static __always_inline int data6(struct cursor *cursor, struct data_packet *packet, __u32 uncut)
 {
 	struct ipv6hdr *ip = take(cursor, sizeof(*ip));
+	const struct jumbo_header *jumbo;
+	__u8 protocol;
 
 	if (!ip || ip->version != 6 || ip->hop_limit <= 1)
 		return 0;
+	protocol = ip->nexthdr;
+	packet->bytes = uncut ? uncut : bpf_ntohs(ip->payload_len) + sizeof(*ip);
+	packet->ip_header_bytes = sizeof(*ip);
+	if (uncut && !ip->payload_len && protocol == IPPROTO_HOPOPTS) {
+		jumbo = take(cursor, sizeof(*jumbo));
+		if (!jumbo || jumbo->len || jumbo->option != OPTION_JUMBO || jumbo->option_len != 4)
+			return 0;
+		protocol = jumbo->next;
+		packet->ip_header_bytes += sizeof(*jumbo);
+	}
 	packet->ip6 = ip;
-	packet->bytes = bpf_ntohs(ip->payload_len) + sizeof(*ip);
 	__builtin_memcpy(packet->key.source, &ip->saddr, sizeof(ip->saddr));
 	__builtin_memcpy(packet->key.destination, &ip->daddr, sizeof(ip->daddr));
-	return transport_data(cursor, packet, ip->nexthdr, sizeof(*ip));
+	return transport_data(cursor, packet, protocol);
 }
 
 static __always_inline int data_packet(struct __sk_buff *skb, struct data_packet *packet)
@@ -155,6 +182,7 @@ static __always_inline int data_packet(struct __sk_buff *skb, struct data_packet
 		.pos = (void *)(long)skb->data,
 		.end = (void *)(long)skb->data_end,
 	};
+	__u32 uncut = skb->gso_size ? skb->len - ETH_HLEN : 0;
 
 	// A tag may be beside the packet.
 	if (skb->vlan_present)
@@ -163,9 +191,9 @@ static __always_inline int data_packet(struct __sk_buff *skb, struct data_packet
 	if (!packet->ethernet)
 		return 0;
 	if (packet->ethernet->h_proto == bpf_htons(ETH_P_IP))
-		return data4(&cursor, packet);
+		return data4(&cursor, packet, uncut);
 	if (packet->ethernet->h_proto == bpf_htons(ETH_P_IPV6))
-		return data6(&cursor, packet);
+		return data6(&cursor, packet, uncut);
 	return 0;
 }
 
@@ -283,12 +311,11 @@ static __always_inline void translate(struct __sk_buff *skb, struct data_packet 
 		__builtin_memcpy(&packet->ip4->saddr, shortcut->source + 12, 4);
 		__builtin_memcpy(&packet->ip4->daddr, shortcut->destination + 12, 4);
 		packet->ip4->check = changed(packet->ip4->check, (__u32)addresses);
-		checksum_at += ETH_HLEN + sizeof(struct iphdr);
 	} else if (packet->ip6) {
 		__builtin_memcpy(&packet->ip6->saddr, shortcut->source, 16);
 		__builtin_memcpy(&packet->ip6->daddr, shortcut->destination, 16);
-		checksum_at += ETH_HLEN + sizeof(struct ipv6hdr);
 	}
+	checksum_at += ETH_HLEN + packet->ip_header_bytes;
 	// The kernel knows whether the field holds a checksum or the pseudo-header's sum alone.
 	bpf_l4_csum_replace(skb, checksum_at, 0, addresses, flags | BPF_F_PSEUDO_HDR);
 	bpf_l4_csum_replace(skb, checksum_at, 0, ports, flags);

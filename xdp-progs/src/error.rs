@@ -55,6 +55,9 @@ pub enum Error {
         /// EINVAL: before Linux 6.6.
         source: io::Error,
     },
+    /// A descriptor could not be duplicated.
+    #[error("cannot duplicate a program's descriptor: {0}")]
+    Descriptor(#[source] io::Error),
     /// A program could not be detached.
     #[error("cannot detach the program of {what}: {source}")]
     Detach {

@@ -29,7 +29,7 @@ mod verdict;
 
 pub use error::Error;
 pub use link::{TcxLink, XdpLink, XdpMode, detach_pinned, has_tcx};
-pub use load::{PIN_NAMES, Program, Programs, SlotRange};
+pub use load::{PIN_NAMES, Program, Programs, ShortcutOut, SlotRange};
 pub use run::{ReceivedOn, RunResult};
 pub use shortcut::{Hold, Protocol, Shortcut, ShortcutMaps, Taken, Way};
 pub use steering::{Frontend, Steering};

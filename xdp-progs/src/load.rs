@@ -1,6 +1,6 @@
 //! Loads the programs and keeps their maps.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use libbpf_rs::{MapCore, MapFlags, MapHandle, Object, ObjectBuilder, OpenObject, ProgramMut};
@@ -78,6 +78,20 @@ pub struct SlotRange {
     pub base: u32,
     /// Queues.
     pub queues: u32,
+}
+
+/// The program for far ends of ports, which may be in other network namespaces.
+#[derive(Debug)]
+pub struct ShortcutOut(OwnedFd);
+
+impl ShortcutOut {
+    /// Attaches it to an interface of the calling thread's network namespace.
+    ///
+    /// # Errors
+    /// [`Error::AttachShortcut`].
+    pub fn attach(&self, ifindex: u32) -> Result<TcxLink, Error> {
+        TcxLink::attach(Program::ShortcutOut, self.0.as_fd(), ifindex)
+    }
 }
 
 /// The loaded programs and their maps. Dropping it unloads what is neither attached nor pinned.
@@ -203,13 +217,14 @@ impl Programs {
         }
     }
 
-    /// Attaches the program that sends what has a shortcut past the pod program. `ifindex` is the far end of a port, in
-    /// the calling thread's network namespace.
+    /// The program that sends what has a shortcut past the pod program, for another thread to attach.
     ///
     /// # Errors
-    /// [`Error::AttachShortcut`].
-    pub fn attach_shortcut_out(&self, ifindex: u32) -> Result<TcxLink, Error> {
-        self.attach_shortcut(ifindex, Program::ShortcutOut)
+    /// [`Error::Incomplete`], or no free descriptor.
+    pub fn shortcut_out(&self) -> Result<ShortcutOut, Error> {
+        let program = self.program(Program::ShortcutOut)?;
+        let fd = program.as_fd().try_clone_to_owned();
+        fd.map(ShortcutOut).map_err(Error::Descriptor)
     }
 
     /// Attaches the program that takes what comes past the pod program at a port.
@@ -217,10 +232,7 @@ impl Programs {
     /// # Errors
     /// [`Error::AttachShortcut`].
     pub fn attach_shortcut_in(&self, ifindex: u32) -> Result<TcxLink, Error> {
-        self.attach_shortcut(ifindex, Program::ShortcutIn)
-    }
-
-    fn attach_shortcut(&self, ifindex: u32, program: Program) -> Result<TcxLink, Error> {
+        let program = Program::ShortcutIn;
         TcxLink::attach(program, self.program(program)?.as_fd(), ifindex)
     }
 

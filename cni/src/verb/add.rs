@@ -93,6 +93,7 @@ impl Add<'_> {
             pod: self.call.env.args.pod.clone(),
             delegated: given.ips.iter().map(|ip| ip.address).collect(),
             mtu: pod_conf.mtu,
+            netns: self.call.env.netns.clone(),
             host_ports: pod_conf.host_ports.clone(),
         })?;
         check_plan(&plan, &attachment)?;

@@ -145,6 +145,7 @@ impl Attachments {
             attachment: Some(attachment.clone()),
             pod: request.pod.clone(),
             path_mtu: request.mtu.map_or(path_mtu, |mtu| mtu.min(path_mtu)),
+            netns: request.netns.clone(),
             host_ports: request.host_ports.clone(),
             addresses,
         };
@@ -230,6 +231,7 @@ impl Attachments {
             mac: port.mac,
             addresses: port.addresses.clone(),
             path_mtu,
+            netns: None,
             host_ports: Vec::new(),
         };
         self.hold(record, Phase::Restored, true);
@@ -336,6 +338,7 @@ impl Record {
             // that fits one packet of the kernel's.
             mtu: local_mtu(),
             pod: self.pod.clone(),
+            netns: self.netns.clone(),
         }
     }
 }

@@ -37,6 +37,9 @@ pub struct Record {
     pub addresses: Vec<IpAddr>,
     /// MTU of its default routes, in bytes.
     pub path_mtu: u32,
+    /// Path of its network namespace, where known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub netns: Option<PathBuf>,
     /// Ports of the node that lead to it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub host_ports: Vec<HostPort>,
@@ -218,6 +221,7 @@ mod tests {
                 mac: MacAddr::of_pod(addresses[0]),
                 addresses: addresses.clone(),
                 path_mtu: 1_450,
+                netns: None,
             }],
             ipam: Persisted {
                 leases: vec![PersistedLease {

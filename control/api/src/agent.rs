@@ -5,6 +5,7 @@
 //! the two has its allocation released.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -76,6 +77,9 @@ pub struct Prepare {
     pub delegated: Vec<IpNet>,
     /// `mtu` of the network configuration.
     pub mtu: Option<u32>,
+    /// Path of the pod's network namespace (`CNI_NETNS`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub netns: Option<PathBuf>,
     /// Ports of the node that lead to the pod.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub host_ports: Vec<HostPort>,

@@ -1,6 +1,7 @@
 //! Messages of `dataplane.sock`.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -120,6 +121,9 @@ pub struct PortSpec {
     pub mtu: u32,
     /// The pod, where known.
     pub pod: Option<PodRef>,
+    /// Path of the network namespace the far end is in; none: the node's own, or unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub netns: Option<PathBuf>,
 }
 
 /// Answer to `port_attach`.
@@ -222,7 +226,7 @@ pub struct Status {
     /// Policies: how many rules, endpoints, identities and addresses there are, and packets denied.
     #[serde(default)]
     pub policy: Vec<Counter>,
-    /// Connections between pods of this node that have a shortcut, and the packets and bytes that took one. They are in
+    /// Connections between ports of this node that have a shortcut, and the packets and bytes that took one. They are in
     /// the ports' counters too, but no stage saw them.
     #[serde(default)]
     pub shortcuts: Vec<Counter>,

@@ -53,8 +53,9 @@ tuning.json, with the defaults:
   zero_copy    ask for zero-copy where the uplink's driver offers it
   priority     real-time priority (SCHED_FIFO) of the workers, 0 for none
   flows        connections each worker remembers; another number starts with an empty table
-  shortcuts    let the kernel send the data of allowed TCP connections between two pods of this
-               node on by itself (false: every packet goes through a worker)
+  shortcuts    let the kernel send the data of allowed TCP and UDP connections between pods of this
+               node, and with the node itself, on by itself (false: every packet goes through a
+               worker)
 
 Inspect it with: weft --run-dir DIR status";
 
@@ -81,7 +82,7 @@ pub struct Tuning {
     /// Connections each worker remembers, 128 bytes (IPv4) or 176 (IPv6) for each that is there. Too few and
     /// new connections displace unanswered ones early, and are refused when all are established.
     pub flows: u32,
-    /// Give TCP connections between two pods of this node shortcuts; 16,384 connections at once.
+    /// Give TCP and UDP connections between two ports of this node shortcuts; 16,384 connections at once.
     pub shortcuts: bool,
 }
 

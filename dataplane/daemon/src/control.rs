@@ -280,6 +280,7 @@ impl Control {
         request.config = encode(&spec)?;
         request.zero_copy = zero_copy;
         request.hold = !self.remap;
+        request.netns.clone_from(&spec.netns);
         if spec.kind != PortKind::Uplink {
             request.queues = Some(1);
         }

@@ -1,5 +1,5 @@
-//! Shortcuts as the control side gives them: connections between two pods of the node whose data the pod program
-//! sends on by itself.
+//! Shortcuts as the control side gives them: connections between two ports of the node whose data programs in the
+//! kernel send on by themselves.
 //!
 //! A worker [asks](crate::shortcut_ring) for a connection it saw often enough. What was decided under other tables than
 //! those in force is not given; when the tables say something else, one word takes all of them back, before workers see
@@ -10,15 +10,16 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use nix::sys::eventfd::EventFd;
-use weft_api::dataplane::{Counter, PortCounters};
-use weft_engine::table::flow::Candidate;
+use weft_api::dataplane::{Counter, PortCounters, PortKind};
+use weft_engine::table::flow::{Candidate, Tuple};
 use weft_engine::{Direction, PortId, Tables};
 use weft_keeper::client::KeeperClient;
-use weft_keeper::shortcut::{Hold, Shortcut, ShortcutMaps, Way};
+use weft_keeper::shortcut::{Hold, Protocol, Shortcut, ShortcutMaps, Way};
 
 use crate::ports::Ports;
 use crate::shortcut_ring::{self, ShortcutNews, ShortcutReader, ShortcutWriter};
@@ -28,15 +29,23 @@ use crate::waiter::{self, Bell};
 /// process or a moment in which the machine stands still.
 const HOLD: Duration = Duration::from_secs(5);
 
+/// How long what is on its way by a shortcut still arrives after it was taken back: longer than a packet waits for its
+/// processor. What does not is lost, as if a queue were full.
+const ON_THE_WAY: Duration = Duration::from_millis(20);
+
 /// How often that is renewed.
 pub const RENEW: Duration = Duration::from_secs(1);
+
+/// IANA's numbers.
+const TCP: u8 = 6;
+const UDP: u8 = 17;
 
 /// A connection, by its place for the original direction.
 type Place = u32;
 
 /// One that was given.
 struct Given {
-    ways: [Way; 2],
+    ways: Vec<Way>,
     ticket: u32,
     epoch: u32,
 }
@@ -69,10 +78,8 @@ impl Shortcuts {
         clock: Instant,
     ) -> Result<(Self, WorkerParts)> {
         let maps = keeper.shortcuts().context("asking the keeper")?;
-        maps.hold(Hold {
-            epoch: 0,
-            until_ns: 0,
-        });
+        maps.hold(hold(0, clock));
+        thread::sleep(ON_THE_WAY);
         maps.clear_all()?;
         let maps = Arc::new(maps);
         let bell = waiter::doorbell()?;
@@ -106,8 +113,7 @@ impl Shortcuts {
     pub fn hold(&mut self, epoch: u32) {
         if self.epoch != epoch {
             self.epoch = epoch;
-            let until_ns = self.until_ns();
-            self.maps.hold(Hold { epoch, until_ns });
+            self.maps.hold(hold(epoch, self.clock));
         }
     }
 
@@ -123,7 +129,7 @@ impl Shortcuts {
             }
         }
         if self.exist() {
-            self.maps.renew(self.until_ns());
+            self.maps.renew(ns(self.clock.elapsed() + HOLD));
         }
     }
 
@@ -166,10 +172,6 @@ impl Shortcuts {
         }
     }
 
-    fn until_ns(&self) -> u64 {
-        (self.clock.elapsed() + HOLD).as_nanos() as u64
-    }
-
     fn holds(&self, place: Place, given: &Given) -> bool {
         given.epoch == self.epoch && self.maps.ticket(place) == given.ticket
     }
@@ -185,23 +187,28 @@ impl Shortcuts {
         if candidate.epoch != self.epoch || self.epoch != tables.shortcut_epoch() {
             return Ok(());
         }
-        let [Some((from_a, to_a)), Some((from_b, to_b))] = [
-            self.way(worker, candidate, Direction::Original, (tables, ports)),
-            self.way(worker, candidate, Direction::Reply, (tables, ports)),
-        ] else {
-            return Ok(());
-        };
-        self.vacate(to_a.place)?;
-        for (way, shortcut) in [(from_a, to_a), (from_b, to_b)] {
+        let workers = self.workers.len() as u32;
+        let place = shortcut_ring::place(worker, workers, candidate.seat, Direction::Original);
+        self.vacate(place)?;
+        let mut ways = Vec::new();
+        for direction in [Direction::Original, Direction::Reply] {
+            if !candidate.directions[direction.index()] {
+                continue;
+            }
+            let Some((way, shortcut)) = self.way(worker, candidate, direction, (tables, ports))
+            else {
+                return Ok(());
+            };
             self.maps.set(&way, &shortcut)?;
-            self.owners.insert(way, to_a.place);
+            self.owners.insert(way, place);
+            ways.push(way);
         }
         let given = Given {
-            ways: [from_a, from_b],
+            ways,
             ticket: candidate.ticket,
             epoch: candidate.epoch,
         };
-        self.given.insert(to_a.place, given);
+        self.given.insert(place, given);
         Ok(())
     }
 
@@ -219,15 +226,26 @@ impl Shortcuts {
             Direction::Original => (there, back),
             Direction::Reply => (back, there),
         };
-        let tuple = candidate.keys[direction.index()].tuple;
+        let key = candidate.keys[direction.index()];
+        // A packet goes on as the mirror of what comes the other way.
+        let comes = ends(key.tuple);
+        let goes = ends(candidate.keys[1 - direction.index()].mirrored().tuple);
         let way = Way {
-            source: SocketAddr::new(tuple.source(), tuple.ports().0),
-            destination: SocketAddr::new(tuple.destination(), tuple.ports().1),
-            rx_ifindex: ports.get(rx.0)?.record.ifindex,
+            protocol: match key.protocol {
+                TCP => Protocol::Tcp,
+                UDP => Protocol::Udp,
+                _ => return None,
+            },
+            source: comes.0,
+            destination: comes.1,
         };
+        let to = ports.get(tx.0)?;
         let shortcut = Shortcut {
             epoch: candidate.epoch,
-            tx_ifindex: ports.get(tx.0)?.record.ifindex,
+            rx_ifindex: ports.get(rx.0)?.record.ifindex,
+            tx_ifindex: to.record.ifindex,
+            to_pod: to.spec.kind == PortKind::Pod,
+            translation: (comes != goes).then_some(goes),
             place: shortcut_ring::place(worker, workers, candidate.seat, direction),
             ticket: candidate.ticket,
             mtu: tables.port(tx)?.mtu,
@@ -251,4 +269,26 @@ impl Shortcuts {
         }
         Ok(())
     }
+}
+
+/// Of those of `epoch`, beginning now.
+fn hold(epoch: u32, clock: Instant) -> Hold {
+    let now = clock.elapsed();
+    Hold {
+        epoch,
+        until_ns: ns(now + HOLD),
+        former_until_ns: ns(now + ON_THE_WAY),
+    }
+}
+
+fn ns(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn ends(tuple: Tuple) -> (SocketAddr, SocketAddr) {
+    let (from, to) = tuple.ports();
+    (
+        SocketAddr::new(tuple.source(), from),
+        SocketAddr::new(tuple.destination(), to),
+    )
 }

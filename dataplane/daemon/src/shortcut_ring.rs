@@ -263,6 +263,7 @@ mod tests {
             keys: [key, key.mirrored()],
             ends: [100, 200],
             ports: PORTS,
+            directions: [true; 2],
             epoch: 1,
         }
     }

@@ -228,6 +228,7 @@ fn bind_uplinks(control: &mut Control, underlay: &[String]) -> Result<()> {
             addresses,
             mtu: UPLINK_MTU,
             pod: None,
+            netns: None,
         };
         let zero_copy = control.tuning.zero_copy;
         control

@@ -242,14 +242,23 @@ impl TablesBuilder {
 
     fn claim(&mut self, prefix: IpNet, route: Route) {
         let prefix = prefix.trunc();
+        self.note_route(route);
         let claims = self.claims.entry(prefix).or_default();
         let at = claims.partition_point(|other| *other <= route);
         claims.insert(at, route);
         self.tables.fib.insert(prefix, claims[0]);
     }
 
+    /// A pod that comes or goes is no other connection's way.
+    fn note_route(&mut self, route: Route) {
+        if !matches!(route, Route::Local(_)) {
+            self.tables.routes_epoch = self.tables.routes_epoch.wrapping_add(1);
+        }
+    }
+
     fn disclaim(&mut self, prefix: IpNet, route: Route) {
         let prefix = prefix.trunc();
+        self.note_route(route);
         let Some(claims) = self.claims.get_mut(&prefix) else {
             return;
         };

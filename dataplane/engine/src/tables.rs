@@ -35,6 +35,8 @@ pub struct Tables {
     pub(crate) services: ServiceTables,
     pub(crate) connections_epoch: u32,
     pub(crate) shortcut_epoch: u32,
+    /// Number of what is routed where, local pods apart.
+    pub(crate) routes_epoch: u32,
 }
 
 impl Tables {
@@ -117,8 +119,8 @@ impl Tables {
         self.connections_epoch
     }
 
-    /// Number of what shortcuts between this node's pods depend on: what is said about running connections, the way
-    /// to each of the pods, and what their frames look like. 0: there are to be none.
+    /// Number of what shortcuts between this node's ports depend on: what is said about running connections, the way
+    /// to each of the pods and to the rest of the world, and what their frames look like. 0: there are to be none.
     #[inline]
     pub fn shortcut_epoch(&self) -> u32 {
         self.shortcut_epoch
@@ -134,6 +136,7 @@ impl Tables {
                 && to.all(|it| self.fib.lookup(it) == before.fib.lookup(it))
         };
         self.connections_epoch == before.connections_epoch
+            && self.routes_epoch == before.routes_epoch
             && gateway(self) == gateway(before)
             && before.ports().all(same_way)
     }

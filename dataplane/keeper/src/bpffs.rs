@@ -9,13 +9,28 @@ use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
-use weft_xdp_progs::XdpLink;
 
 /// Our directory inside the bpffs. (Names there must not contain a dot.)
 const DIRECTORY: &str = "weft";
 
 /// Names of pinned links begin with this, and the port's id follows.
 const LINK_PREFIX: &str = "port_";
+
+/// Which link of a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pin {
+    /// Its XDP program.
+    Xdp,
+    /// The program of shortcuts at its host end.
+    ShortcutIn,
+    /// The one at its far end.
+    ShortcutOut,
+}
+
+impl Pin {
+    /// All there may be.
+    pub const ALL: [Self; 3] = [Self::Xdp, Self::ShortcutIn, Self::ShortcutOut];
+}
 
 /// A mounted bpffs with our directory in it.
 #[derive(Debug)]
@@ -56,9 +71,15 @@ impl Bpffs {
         self.mount_point.join(DIRECTORY)
     }
 
-    /// Where the link of a port is pinned.
-    pub fn link(&self, port: u16) -> PathBuf {
-        self.directory().join(format!("{LINK_PREFIX}{port}"))
+    /// Where a link of a port is pinned.
+    pub fn pin(&self, port: u16, pin: Pin) -> PathBuf {
+        let suffix = match pin {
+            Pin::Xdp => "",
+            Pin::ShortcutIn => "_in",
+            Pin::ShortcutOut => "_out",
+        };
+        self.directory()
+            .join(format!("{LINK_PREFIX}{port}{suffix}"))
     }
 
     /// Removes the pin at `path`; none there is success.
@@ -93,7 +114,7 @@ impl Bpffs {
             if is_link(&path) {
                 // At once, because the interface may be bound next. One that cannot be detached
                 // goes with its file.
-                if let Err(error) = XdpLink::detach_pinned(&path) {
+                if let Err(error) = weft_xdp_progs::detach_pinned(&path) {
                     tracing::warn!(%error, "an earlier keeper's program");
                 }
             }

@@ -10,7 +10,7 @@ use weft_api::envelope::{ApiError, ErrorKind};
 use weft_xdp_progs::{Program, Programs, SlotRange, XdpLink, XdpMode};
 use weft_xsk::{Bound, Umem, UmemError};
 
-use crate::bpffs::Bpffs;
+use crate::bpffs::{Bpffs, Pin};
 use crate::flows::Flows;
 use crate::interface::{self, Interface};
 use crate::protocol::{
@@ -18,6 +18,7 @@ use crate::protocol::{
 };
 use crate::queues::{Binder, open_packet_socket, queue_records, rings_of, wanted_queues};
 use crate::registry::{Place, Registry};
+use crate::shortcut_links::ShortcutLinks;
 
 /// Why the broker cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +52,8 @@ struct BoundPort {
     packet_socket: Option<Rc<OwnedFd>>,
     /// None while the port is held.
     link: Option<XdpLink>,
+    /// Of uplinks, and where the kernel has none: none.
+    shortcut_links: Option<ShortcutLinks>,
 }
 
 /// An answer's descriptors: shared, because a port may be gone before the last byte is sent.
@@ -84,6 +87,8 @@ pub struct Broker {
     ports: Registry<BoundPort>,
     flows: Flows,
     features: Vec<Feature>,
+    /// Whether the kernel has the hooks of shortcuts.
+    has_tcx: bool,
 }
 
 impl Broker {
@@ -112,6 +117,7 @@ impl Broker {
             ports: Registry::default(),
             flows: Flows::default(),
             features: features(),
+            has_tcx: weft_xdp_progs::has_tcx(),
         })
     }
 
@@ -175,6 +181,9 @@ impl Broker {
                 Some(installed.map_err(undo)?)
             }
         };
+        let shortcut_links = self
+            .attach_shortcuts(place.id, interface.index, &request)
+            .map_err(|error| self.undo(place, interface.index, &request.ifname, &error))?;
         let record = PortRecord {
             id: place.id,
             ifname: request.ifname,
@@ -190,6 +199,7 @@ impl Broker {
             sockets,
             packet_socket,
             link,
+            shortcut_links,
         };
         let descriptors = port.descriptors().collect();
         self.ports.insert(place, port);
@@ -254,9 +264,12 @@ impl Broker {
     /// one whose interface is gone. Returns what it was.
     pub fn unbind(&mut self, id: u16) -> Option<PortRecord> {
         let (slots, port) = self.ports.remove(id)?;
-        self.remove_pin(id);
+        self.remove_pins(id);
         if let Some(Err(error)) = port.link.map(XdpLink::detach) {
             tracing::warn!(%error, port = id, "the program goes with the last descriptor");
+        }
+        if let Some(links) = port.shortcut_links {
+            links.detach();
         }
         self.uninstall(slots, port.record.ifindex);
         Some(port.record)
@@ -289,8 +302,12 @@ impl Broker {
     /// The maps of shortcuts.
     ///
     /// # Errors
-    /// Failed without a free descriptor.
+    /// Failed without a free descriptor, or on a kernel that has none.
     pub fn shortcuts(&self) -> Result<Vec<Descriptor>, ApiError> {
+        if !self.has_tcx {
+            let message = "this kernel has no tcx (Linux 6.6)";
+            return Err(ApiError::new(ErrorKind::Failed, message));
+        }
         let maps = self.programs.shortcut_maps().into_iter();
         let descriptors = maps.map(|map| Ok(Descriptor::Map(Rc::new(map.try_clone_to_owned()?))));
         descriptors.collect::<io::Result<_>>().map_err(|error| {
@@ -392,8 +409,24 @@ impl Broker {
             }
             PortKind::Uplink => self.programs.attach_best(ifindex, Program::Uplink)?,
         };
-        link.pin(&self.bpffs.link(place.id))?;
+        link.pin(&self.bpffs.pin(place.id, Pin::Xdp))?;
         Ok(link)
+    }
+
+    /// Attaches the programs of shortcuts. They also close the port to what a pod redirects to its own interface, which
+    /// generic XDP does not see.
+    fn attach_shortcuts(
+        &self,
+        port: u16,
+        ifindex: u32,
+        request: &BindRequest,
+    ) -> Result<Option<ShortcutLinks>, weft_xdp_progs::Error> {
+        if request.kind == PortKind::Uplink || !self.has_tcx {
+            return Ok(None);
+        }
+        let netns = request.netns.as_deref();
+        let pins = (&self.bpffs, port);
+        ShortcutLinks::attach(&self.programs, pins, ifindex, netns).map(Some)
     }
 
     fn undo(
@@ -403,7 +436,7 @@ impl Broker {
         ifname: &str,
         error: &weft_xdp_progs::Error,
     ) -> ApiError {
-        self.remove_pin(place.id);
+        self.remove_pins(place.id);
         self.uninstall(place.slots, ifindex);
         let kind = if error.is_busy() {
             ErrorKind::Conflict
@@ -429,9 +462,11 @@ impl Broker {
         }
     }
 
-    fn remove_pin(&self, id: u16) {
-        if let Err(error) = Bpffs::unpin(&self.bpffs.link(id)) {
-            tracing::warn!(%error, port = id, "cannot remove the pin of a link");
+    fn remove_pins(&self, id: u16) {
+        for pin in Pin::ALL {
+            if let Err(error) = Bpffs::unpin(&self.bpffs.pin(id, pin)) {
+                tracing::warn!(%error, port = id, "cannot remove the pin of a link");
+            }
         }
     }
 }
@@ -467,5 +502,10 @@ fn features() -> Vec<Feature> {
             present: feature.present,
             cost: feature.cost.to_owned(),
         })
+        .chain([Feature {
+            name: "tcx".to_owned(),
+            present: weft_xdp_progs::has_tcx(),
+            cost: "connections within the node take no shortcuts: slower".to_owned(),
+        }])
         .collect()
 }

@@ -48,8 +48,21 @@ const ATTRIBUTE_HEADER: usize = 4;
 /// Longest answer about one device: its attributes with statistics take about 2 KiB.
 const ANSWER_BYTES_MAX: usize = 32 << 10;
 
-/// `IFLA_NUM_RX_QUEUES` of a device (RTM_GETLINK, rtnetlink(7)).
+/// The index of a veth's other end, in the namespace where that is.
+///
+/// # Errors
+/// `ENODEV` when there is none.
+pub fn far_end(index: u32) -> io::Result<u32> {
+    let none = || io::Error::from_raw_os_error(libc::ENODEV);
+    attribute_of(index, libc::IFLA_LINK)?.ok_or_else(none)
+}
+
 fn queues_made_with(index: u32) -> io::Result<u32> {
+    Ok(attribute_of(index, libc::IFLA_NUM_RX_QUEUES)?.unwrap_or(1))
+}
+
+/// An attribute of a device that is a number (RTM_GETLINK, rtnetlink(7)).
+fn attribute_of(index: u32, wanted: u16) -> io::Result<Option<u32>> {
     let netlink = socket(
         AddressFamily::Netlink,
         SockType::Raw,
@@ -59,7 +72,7 @@ fn queues_made_with(index: u32) -> io::Result<u32> {
     send(netlink.as_raw_fd(), &get_link(index), MsgFlags::empty())?;
     let mut answer = vec![0; ANSWER_BYTES_MAX];
     let len = recv(netlink.as_raw_fd(), &mut answer, MsgFlags::empty())?;
-    receive_queues_in(&answer[..len])
+    attribute_in(&answer[..len], wanted)
 }
 
 fn get_link(index: u32) -> [u8; NLMSG_HEADER + IFINFO_MESSAGE] {
@@ -71,7 +84,7 @@ fn get_link(index: u32) -> [u8; NLMSG_HEADER + IFINFO_MESSAGE] {
     request
 }
 
-fn receive_queues_in(answer: &[u8]) -> io::Result<u32> {
+fn attribute_in(answer: &[u8], wanted: u16) -> io::Result<Option<u32>> {
     let malformed = || io::Error::new(io::ErrorKind::InvalidData, "malformed rtnetlink answer");
     let kind = u16_at(answer, 4).ok_or_else(malformed)?;
     if i32::from(kind) == libc::NLMSG_ERROR {
@@ -88,13 +101,15 @@ fn receive_queues_in(answer: &[u8]) -> io::Result<u32> {
         if len < ATTRIBUTE_HEADER || len > rest.len() {
             return Err(malformed());
         }
-        if attribute == libc::IFLA_NUM_RX_QUEUES {
-            return u32_at(rest, ATTRIBUTE_HEADER).ok_or_else(malformed);
+        if attribute == wanted {
+            return u32_at(rest, ATTRIBUTE_HEADER)
+                .map(Some)
+                .ok_or_else(malformed);
         }
         // Attributes start at multiples of four bytes.
         rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
     }
-    Ok(1)
+    Ok(None)
 }
 
 fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
@@ -115,6 +130,7 @@ mod tests {
         assert_eq!(lo.queues, 1);
         assert!(exists(lo.index));
         assert_eq!(queues_made_with(lo.index).unwrap(), 1);
+        assert!(far_end(lo.index).is_err(), "it has no other end");
     }
 
     #[test]
@@ -133,10 +149,10 @@ mod tests {
     #[test]
     fn cut_off_answers_are_errors() {
         for len in 0..NLMSG_HEADER + IFINFO_MESSAGE {
-            assert!(receive_queues_in(&vec![0; len]).is_err(), "{len}");
+            assert!(attribute_in(&vec![0; len], 31).is_err(), "{len}");
         }
         let mut lying = vec![0; NLMSG_HEADER + IFINFO_MESSAGE];
         lying.extend([200, 0, 31, 0]);
-        assert!(receive_queues_in(&lying).is_err());
+        assert!(attribute_in(&lying, 31).is_err());
     }
 }

@@ -12,6 +12,7 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -144,6 +145,10 @@ pub struct BindRequest {
     /// Zero-copy where the driver can. A wish: see [`QueueRecord::mode`].
     #[serde(default)]
     pub zero_copy: bool,
+    /// Path of the network namespace that holds a pod's end of the interface; absent: the
+    /// keeper's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub netns: Option<PathBuf>,
     /// Answer with sockets that are not bound yet, for the caller to map and then to `activate`: before Linux 6.4 the
     /// rings of a bound socket cannot be mapped. Copy mode, nothing of multi-buffer. A port that is still held when
     /// the session ends goes with it.
@@ -162,6 +167,7 @@ impl BindRequest {
             kind,
             queues: None,
             zero_copy: false,
+            netns: None,
             hold: false,
             config: serde_json::Value::Null,
         }

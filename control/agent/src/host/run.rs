@@ -163,6 +163,7 @@ async fn set_up(agent: &Agent, netlink: &Netlink, spec: &HostSpec, port: &mut Op
         addresses: spec.addresses.clone(),
         mtu: VETH_MTU,
         pod: None,
+        netns: None,
     }));
     well
 }

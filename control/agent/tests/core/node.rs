@@ -144,6 +144,7 @@ pub fn prepare(attachment: &Attachment) -> Prepare {
         pod: None,
         delegated: Vec::new(),
         mtu: None,
+        netns: None,
     }
 }
 

@@ -20,6 +20,7 @@ fn node_port() -> PortSpec {
         addresses: vec![[10, 1, 1, 1].into()],
         mtu: 65_535,
         pod: None,
+        netns: None,
     }
 }
 

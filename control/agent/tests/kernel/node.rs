@@ -203,6 +203,7 @@ pub fn request(attachment: &Attachment) -> Prepare {
         pod: None,
         delegated: Vec::new(),
         mtu: None,
+        netns: None,
     }
 }
 

@@ -46,6 +46,7 @@ fn port(id: u16, name: &str, addresses: &[&str]) -> AttachedPort {
             addresses: addresses.iter().map(|it| it.parse().unwrap()).collect(),
             mtu: 65_535,
             pod: Some(pod(name)),
+            netns: None,
         },
         homes: Vec::new(),
         counters: Vec::new(),

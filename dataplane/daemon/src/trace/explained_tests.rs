@@ -61,6 +61,7 @@ fn port(id: PortId, kind: PortKind, addresses: &[IpAddr], pod: Option<&PodRef>) 
             addresses: addresses.to_vec(),
             mtu: 65_535,
             pod: pod.cloned(),
+            netns: None,
         },
         homes: Vec::new(),
         counters: Vec::new(),

@@ -44,6 +44,7 @@ fn port(id: u16, kind: PortKind, name: &str, addresses: &[&str]) -> AttachedPort
             addresses: addresses.iter().map(|it| it.parse().unwrap()).collect(),
             mtu: 65_535,
             pod: (kind == PortKind::Pod).then_some(pod),
+            netns: None,
         },
         homes: Vec::new(),
         counters: Vec::new(),

@@ -15,9 +15,10 @@ use crate::counters::Stage;
 use crate::drop_reason::DropReason;
 use crate::icmp;
 use crate::outside;
-use crate::packet::{Egress, Network, Origin, Packet, PortKind, Track};
+use crate::packet::{Egress, Network, Origin, Packet, PortId, PortKind, Track};
 use crate::pipeline::Context;
 use crate::table::fib::Route;
+use crate::table::flow::Direction;
 
 /// Offset of the TTL in an IPv4 header (RFC 791 section 3.1).
 const TTL_AT: usize = 8;
@@ -78,24 +79,39 @@ fn decided(packet: &mut Packet, context: &Context<'_>) -> Option<u32> {
     Some(mtu)
 }
 
-/// Asks for a shortcut of a connection between two pods of this node that had some packets by here. It came this far,
+/// Asks for a shortcut of a connection between two ports of this node that had some packets by here. It came this far,
 /// so it is allowed.
 #[inline]
 fn consider_shortcut(packet: &Packet, shortcuts: u32, context: &mut Context<'_>) {
-    let Some(flow) = packet.track.flow else {
+    let (Some(flow), Some((to, kind))) = (packet.track.flow, port_of_node(packet.egress)) else {
         return;
     };
-    if packet.rx_kind != PortKind::Pod || !matches!(packet.egress, Egress::Local(_)) {
+    if packet.rx_kind == PortKind::Uplink || packet.rx == to {
         return;
     }
     let Some(ways) = context.flows.is_due(flow, epoch(context)) else {
         return;
     };
-    let to = ways.map(|way| Egress::decode(way, PortKind::Pod));
-    if let [Some(Egress::Local(to)), Some(Egress::Local(from))] = to
-        && from != to
-    {
-        context.flows.shorten(flow, [from, to], shortcuts);
+    let direction = packet.track.direction;
+    let back = Egress::decode(ways[direction.opposite().index()], kind).and_then(port_of_node);
+    let both = match back {
+        Some((port, _)) if port == packet.rx => true,
+        Some(_) => return,
+        None => false,
+    };
+    let (ports, directions) = match direction {
+        Direction::Original => ([packet.rx, to], [true, both]),
+        Direction::Reply => ([to, packet.rx], [both, true]),
+    };
+    context.flows.shorten(flow, ports, directions, shortcuts);
+}
+
+#[inline]
+fn port_of_node(egress: Egress) -> Option<(PortId, PortKind)> {
+    match egress {
+        Egress::Local(port) => Some((port, PortKind::Pod)),
+        Egress::Host { port, .. } => Some((port, PortKind::Node)),
+        Egress::Unknown | Egress::Remote(_) | Egress::Outside(_) => None,
     }
 }
 

@@ -7,6 +7,8 @@ use weft_engine::testbed::*;
 use weft_engine::{Direction, PortId};
 use weft_wire::TcpFlags;
 
+use crate::service::{self, FAMILIES};
+
 /// More than a connection needs to be asked for.
 const MANY: usize = 200;
 
@@ -85,17 +87,69 @@ fn connections_between_two_pods_ask() {
 }
 
 #[test]
+fn connections_with_the_node_and_the_world_behind_it_ask() {
+    for (a, b) in [
+        (A4, (NODE, "10.1.1.254")),
+        (A4, (NODE, "203.0.113.9")),
+        (A6, (NODE, "2001:db8:ffff::9")),
+    ] {
+        let (mut bed, asked) = bed();
+        let all = asked_by(&mut bed, &asked, a, b);
+        assert_eq!((all[0].ports, all[0].directions), ([A, NODE], [true; 2]));
+    }
+}
+
+fn datagram(from: End, to: End, ports: (u16, u16)) -> (PortId, Vec<u8>) {
+    (from.0, packet(from.1, to.1).udp(ports.0, ports.1).build())
+}
+
+#[test]
+fn datagrams_ask_for_the_ways_they_go() {
+    let (mut bed, asked) = bed();
+    for _ in 0..MANY {
+        bed.run(&[datagram(A4, B4, (1, 2))]);
+    }
+    let first = asked.0.lock().unwrap()[0];
+    assert_eq!((first.ports, first.directions), ([A, B], [true, false]));
+    bed.run(&[datagram(B4, A4, (2, 1))]);
+    for _ in 0..MANY {
+        bed.run(&[datagram(A4, B4, (1, 2))]);
+    }
+    let last = *asked.0.lock().unwrap().last().unwrap();
+    assert_eq!((last.ports, last.directions), ([A, B], [true; 2]));
+    assert_eq!((last.seat, last.ticket), (first.seat, first.ticket));
+}
+
+#[test]
+fn translated_connections_say_what_they_become() {
+    for [from, backend, _, address] in FAMILIES {
+        let (mut bed, asked) = bed();
+        service::set(&mut bed, &service::spec(address, &[backend]));
+        for _ in 0..MANY {
+            bed.run(&[(A, packet(from, address).udp(4000, 80).build())]);
+            bed.run(&[(B, packet(backend, from).udp(8080, 4000).build())]);
+        }
+        let all = asked.0.lock().unwrap();
+        let [there, back] = all.last().unwrap().keys.map(|key| key.tuple);
+        assert_eq!(
+            (there.destination(), there.ports()),
+            (ip(address), (4000, 80))
+        );
+        assert_eq!((back.source(), back.ports()), (ip(backend), (8080, 4000)));
+        assert_eq!(all[0].ports, [A, B]);
+    }
+}
+
+#[test]
 fn other_connections_do_not() {
     let (mut bed, asked) = bed();
-    let outside = (UPLINK, "203.0.113.9");
     for round in 0..MANY {
         let flags = TcpFlags::ACK;
-        bed.run(&[
-            segment(A4, outside, flags),
-            segment(A4, (NODE, "10.1.1.254"), flags),
-        ]);
-        bed.run(&[(A, packet(A4.1, B4.1).udp(1, 2).build())]);
-        bed.run(&[(B, packet(B4.1, A4.1).udp(2, 1).build())]);
+        // Of another node.
+        let inner = packet("10.1.2.5", A4.1).udp(7, 8);
+        bed.run(&[(UPLINK, from_four(&inner).build())]);
+        bed.run(&[(A, packet(A4.1, "10.1.2.5").udp(8, 7).build())]);
+        // Short ones.
         let port = 5000 + round as u16;
         let short = |from: &str, to: &str, ports: (u16, u16)| {
             packet(from, to).tcp(ports.0, ports.1).flags(flags).build()
@@ -149,6 +203,9 @@ fn what_may_change_something_takes_all_back() {
     changed(&bed, "an address that another port has");
     bed.change(|builder| builder.remove_port(B));
     changed(&bed, "a port that is gone");
+    let pods = "10.1.77.0/24".parse().unwrap();
+    bed.change(|builder| builder.add_range(pods, weft_engine::RangeKind::Pods));
+    changed(&bed, "what may be outside no longer");
     bed.change(|builder| {
         let mut node = node();
         node.gateway_mac = B_MAC;

@@ -1,7 +1,7 @@
 //! Connections whose data goes past the pipeline: what went by is taken down wherever somebody looks at them.
 //!
-//! A busy connection between two pods of the node is given to a [`Shortcuts`], which may send its data on by
-//! itself until it is taken back. What opens or ends the connection still comes by the pipeline.
+//! A busy TCP or UDP connection between two ports of the node is given to a [`Shortcuts`], which may send its data on
+//! by itself until it is taken back. What opens or ends the connection still comes by the pipeline.
 
 use super::FlowTable;
 use super::entry::{Flags, FlowRef, Hot};
@@ -40,6 +40,8 @@ pub struct Candidate {
     pub ends: [u32; 2],
     /// Port its packets come in by, by direction.
     pub ports: [PortId; 2],
+    /// Which directions are to have one: datagrams may go one way only.
+    pub directions: [bool; 2],
     /// [`crate::Tables::shortcut_epoch`] it was decided under.
     pub epoch: u32,
 }
@@ -89,24 +91,35 @@ impl FlowTable {
         (to < end).then_some(to)
     }
 
-    /// Counts a packet of an established TCP connection towards its shortcut. The decisions for both directions when
-    /// it is to be asked for, and there are both under these tables.
+    /// Counts a packet of a connection towards its shortcut. The decisions for both directions when it is to be asked
+    /// for; of datagrams one may be missing (0), of TCP none is.
     #[inline]
     pub fn is_due(&mut self, flow: FlowRef, epoch: u32) -> Option<[u32; 2]> {
         let number = self.resolve(flow)?;
         let hot = self.memory.hot_mut(number);
-        if hot.state != State::TcpEstablished as u8 || hot.has(Flags::TRANSLATED) {
-            return None;
-        }
-        if hot.lengthen_streak() < PACKETS_BEFORE || hot.epoch != epoch || hot.egress.contains(&0) {
+        let needs_both = match hot.state() {
+            State::TcpEstablished => true,
+            State::UdpNew | State::UdpReplied | State::UdpStream => false,
+            _ => return None,
+        };
+        if hot.lengthen_streak() < PACKETS_BEFORE
+            || hot.epoch != epoch
+            || (needs_both && hot.egress.contains(&0))
+        {
             return None;
         }
         Some(hot.egress)
     }
 
-    /// Asks for a shortcut of a connection whose packets come in by these ports.
+    /// Asks for a shortcut of a connection whose packets come in by these ports, in these directions.
     #[cold]
-    pub fn shorten(&mut self, flow: FlowRef, ports: [PortId; 2], epoch: u32) {
+    pub fn shorten(
+        &mut self,
+        flow: FlowRef,
+        ports: [PortId; 2],
+        directions: [bool; 2],
+        epoch: u32,
+    ) {
         let Some(number) = self.resolve(flow) else {
             return;
         };
@@ -126,6 +139,7 @@ impl FlowTable {
             keys: [original, reply],
             ends: hot.ends,
             ports,
+            directions,
             epoch,
         };
         if let Some(shortcuts) = &mut self.shortcuts {

@@ -10,6 +10,7 @@ use super::{Candidate, Direction, FlowInfo, FlowTable, Segment, Shortcuts, State
 use crate::packet::PortId;
 
 const PORTS: [PortId; 2] = [PortId(3), PortId(4)];
+const BOTH: [bool; 2] = [true; 2];
 const EPOCH: u32 = 5;
 
 /// Remembers what it is told, and says what it is given.
@@ -65,7 +66,7 @@ impl Talk {
 
     fn shorten(&mut self) {
         let flow = self.bed.flow();
-        self.bed.table.shorten(flow, PORTS, EPOCH);
+        self.bed.table.shorten(flow, PORTS, BOTH, EPOCH);
     }
 
     fn asked(&self) -> Vec<Candidate> {
@@ -127,7 +128,7 @@ fn only_connections_with_a_seat_ask() {
         let key = Bed::numbered(Side::A, 6, number);
         let hash = key.hash(talk.bed.table.seed());
         let (flow, _) = talk.bed.table.find(&key, hash, talk.bed.now).unwrap();
-        talk.bed.table.shorten(flow, PORTS, EPOCH);
+        talk.bed.table.shorten(flow, PORTS, BOTH, EPOCH);
     }
     seats.extend(talk.asked()[1..].iter().map(|it| it.seat));
     seats.sort_unstable();
@@ -142,7 +143,7 @@ fn a_connection_is_due_once_it_had_some_packets_and_both_ways_are_decided() {
     assert!((0..63).all(|_| table.is_due(flow, EPOCH).is_none()));
     assert_eq!(table.is_due(flow, EPOCH), Some([9, 9]));
     assert_eq!(table.is_due(flow, EPOCH + 1), None, "other tables");
-    table.shorten(flow, PORTS, EPOCH);
+    table.shorten(flow, PORTS, BOTH, EPOCH);
     assert_eq!(table.is_due(flow, EPOCH), None, "it asked");
     table.decide(flow, Direction::Original, EPOCH + 1, 9);
     assert!(

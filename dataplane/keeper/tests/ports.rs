@@ -242,8 +242,14 @@ fn unbinding_detaches_and_frees_the_queue() {
     let mut keeper = node.connect();
     let request = BindRequest::new("pod0", PortKind::Pod);
     let first = keeper.bind(&request).unwrap();
-    assert_eq!(pins(&node).len(), 4);
-    keeper.unbind(first.record.id).unwrap();
+    let id = first.record.id;
+    let pinned = [
+        format!("port_{id}"),
+        format!("port_{id}_in"),
+        format!("port_{id}_out"),
+    ];
+    assert_eq!(pins(&node)[..3], pinned);
+    keeper.unbind(id).unwrap();
     assert_eq!(xdp_mode("pod0"), None);
     assert_eq!(pins(&node), ["ports", "verdicts", "xsks"]);
     keeper
@@ -256,6 +262,23 @@ fn unbinding_detaches_and_frees_the_queue() {
     drop(first);
     let again = bind_once_free(&mut keeper, &request);
     assert_ne!(again.record.id, id, "an id rests before it is used again");
+}
+
+#[test]
+fn a_far_end_out_of_reach_only_has_no_shortcuts() {
+    let node = Node::new();
+    veth("pod0", "peer0", 1);
+    let mut keeper = node.connect();
+    for nowhere in ["/nowhere", "/dev/null"] {
+        let mut request = BindRequest::new("pod0", PortKind::Pod);
+        request.netns = Some(nowhere.into());
+        let port = bind_once_free(&mut keeper, &request);
+        let id = port.record.id;
+        let pinned = [format!("port_{id}"), format!("port_{id}_in")];
+        assert_eq!(pins(&node)[..2], pinned);
+        assert!(!pins(&node).contains(&format!("port_{id}_out")));
+        keeper.unbind(id).unwrap();
+    }
 }
 
 #[test]

@@ -63,8 +63,9 @@ struct data_packet {
 	struct transport_ports *ports;
 	// Of the IP packet.
 	__u32 bytes;
-	// Of its IP header, and with the transport's.
+	// Of its IP header.
 	__u32 ip_header_bytes;
+	// Of what each piece of an uncut packet will have in front of its payload.
 	__u32 header_bytes;
 	// Of a TCP segment: the sequence number behind it.
 	__u32 end_sequence;
@@ -80,7 +81,7 @@ static __always_inline int tcp_data(struct cursor *cursor, struct data_packet *p
 	    segment_bytes < tcp->doff * 4)
 		return 0;
 	packet->ports = (struct transport_ports *)tcp;
-	packet->header_bytes = packet->ip_header_bytes + tcp->doff * 4;
+	packet->header_bytes += tcp->doff * 4;
 	packet->end_sequence = bpf_ntohl(tcp->seq) + segment_bytes - tcp->doff * 4;
 	return 1;
 }
@@ -92,7 +93,7 @@ static __always_inline int udp_data(struct cursor *cursor, struct data_packet *p
 	if (!udp || packet->bytes - packet->ip_header_bytes < sizeof(*udp))
 		return 0;
 	packet->ports = (struct transport_ports *)udp;
-	packet->header_bytes = packet->ip_header_bytes + sizeof(*udp);
+	packet->header_bytes += sizeof(*udp);
 	return 1;
 }
 
@@ -133,6 +134,7 @@ static __always_inline int data4(struct cursor *cursor, struct data_packet *pack
 		return 0;
 	packet->bytes = uncut ? uncut : bpf_ntohs(ip->tot_len);
 	packet->ip_header_bytes = sizeof(*ip);
+	packet->header_bytes = sizeof(*ip);
 	if (packet->bytes < sizeof(*ip))
 		return 0;
 	packet->ip4 = ip;
@@ -163,6 +165,7 @@ static __always_inline int data6(struct cursor *cursor, struct data_packet *pack
 	protocol = ip->nexthdr;
 	packet->bytes = uncut ? uncut : bpf_ntohs(ip->payload_len) + sizeof(*ip);
 	packet->ip_header_bytes = sizeof(*ip);
+	packet->header_bytes = sizeof(*ip);
 	if (uncut && !ip->payload_len && protocol == IPPROTO_HOPOPTS) {
 		jumbo = take(cursor, sizeof(*jumbo));
 		if (!jumbo || jumbo->len || jumbo->option != OPTION_JUMBO || jumbo->option_len != 4)

@@ -16,8 +16,9 @@ const UNIT_WORDS: usize = 4;
 
 const PAGE_UNITS: u32 = (PAGE_WORDS / UNIT_WORDS) as u32;
 
-/// Longest record, in units: 256 slots, each with a word below and a value, and their header.
-const UNITS_MAX: usize = 136;
+/// Longest record, in units: the list of the 510 prefixes that can end in one byte, two words each and a
+/// count. A node has 256 slots, each with a word below and a value, and a header.
+const UNITS_MAX: usize = 256;
 
 /// Says "no record" in lists of free ones.
 const NONE: u32 = u32::MAX;

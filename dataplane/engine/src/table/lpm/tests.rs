@@ -106,6 +106,21 @@ fn changing_a_table_over_and_over_does_not_make_it_grow() {
     );
 }
 
+#[test]
+fn every_prefix_that_ends_in_a_byte_fits() {
+    let mut table = Lpm::<u128>::new();
+    let all =
+        (1..=8_u8).flat_map(|bits| (0..1_u128 << bits).map(move |top| (top << (128 - bits), bits)));
+    for (key, bits) in all.clone() {
+        assert_eq!(table.insert(key, bits, u32::from(bits)), None);
+    }
+    assert_eq!((table.len(), table.lookup(7 << 120)), (510, 8));
+    for (key, bits) in all {
+        assert_eq!(table.remove(key, bits), Some(u32::from(bits)));
+    }
+    assert_eq!(table.memory_bytes(), 0);
+}
+
 /// Few distinct bytes, so that prefixes nest, share paths and split them.
 fn clustered_v6() -> impl Strategy<Value = u128> {
     prop::collection::vec(prop::sample::select(vec![0_u8, 1, 2, 0x80, 0xff]), 16)

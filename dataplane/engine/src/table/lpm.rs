@@ -9,6 +9,7 @@
 //! end in it, so that removing one uncovers the next shorter without asking anybody.
 
 mod address;
+mod batch;
 mod direct;
 mod node;
 mod prefixes;

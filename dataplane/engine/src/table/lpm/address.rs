@@ -23,13 +23,10 @@ pub(super) trait Address: Copy {
     /// Bytes at the front that `self` and `other` have in common.
     fn common_bytes(self, other: Self) -> u8;
 
-    /// Whether `self` and `other` have the first `bytes` bytes, not all, in common.
-    fn shares(self, other: Self, bytes: u8) -> bool;
-
     /// Whether the first `bits` bits are those of `words`: two for up to 64 bits, else four.
     fn begins_with(self, words: &[u32], bits: u32) -> bool;
 
-    /// Its words, most significant first.
+    /// Its words: the half in front first, of each half the lower word first.
     fn words(self) -> [u32; WORDS];
 
     /// The address of such words; those that are missing are zero.
@@ -62,14 +59,8 @@ impl Address for u128 {
     }
 
     #[inline(always)]
-    fn shares(self, other: Self, bytes: u8) -> bool {
-        // In two steps: a shift by all bits, for no byte, would be none.
-        (self ^ other) >> 1 >> (BITS - 1 - 8 * u32::from(bytes)) == 0
-    }
-
-    #[inline(always)]
     fn begins_with(self, words: &[u32], bits: u32) -> bool {
-        let half = |at: usize| u64::from(words[at]) << 32 | u64::from(words[at + 1]);
+        let half = |at: usize| u64::from(words[at + 1]) << 32 | u64::from(words[at]);
         let covered = |bits: u32| !u64::MAX.checked_shr(bits).unwrap_or(0);
         let differ = (self >> 64) as u64 ^ half(0);
         if bits <= 64 {
@@ -79,14 +70,15 @@ impl Address for u128 {
     }
 
     fn words(self) -> [u32; WORDS] {
-        std::array::from_fn(|at| (self >> (BITS as usize - 32 - 32 * at)) as u32)
+        let halves = [(self >> 64) as u64, self as u64];
+        std::array::from_fn(|at| (halves[at / 2] >> (32 * (at % 2))) as u32)
     }
 
     #[inline(always)]
     fn of_words(words: &[u32]) -> Self {
         let mut address = 0;
         for (at, word) in words.iter().take(WORDS).enumerate() {
-            address |= Self::from(*word) << (BITS as usize - 32 - 32 * at);
+            address |= Self::from(*word) << (64 * (1 - at / 2) + 32 * (at % 2));
         }
         address
     }
@@ -101,7 +93,7 @@ mod tests {
     #[test]
     fn every_part_is_where_it_is_looked_for() {
         assert_eq!((SAMPLE.byte(0), SAMPLE.byte(15)), (0x20, 0x0c));
-        assert_eq!(SAMPLE.words()[1], 0x0102_0304);
+        assert_eq!(SAMPLE.words()[..2], [0x0102_0304, 0x2001_0db8]);
         assert_eq!(u128::of_words(&SAMPLE.words()), SAMPLE);
         assert_eq!(u128::of_words(&SAMPLE.words()[..2]), SAMPLE.head(8));
         assert_eq!(SAMPLE.head(3).with_byte(3, 0xb8), SAMPLE.truncated(32));
@@ -117,8 +109,6 @@ mod tests {
             assert!(!SAMPLE.begins_with(&words, bits + 1));
             let common = SAMPLE.common_bytes(other);
             assert_eq!(u32::from(common), bits / 8);
-            assert!(SAMPLE.shares(other, common));
-            assert!(common == 15 || !SAMPLE.shares(other, common + 1));
         }
     }
 }

@@ -49,6 +49,9 @@ const HEAD_AT: usize = 2;
 const BITS_WORDS: usize = 8;
 const COUNTS_WORDS: usize = 2;
 
+/// Words in front of a sparse node's entries: a line.
+pub(super) const SPARSE_HEADER: usize = HEAD_AT + WORDS + BITS_WORDS + COUNTS_WORDS;
+
 /// What an entry says.
 #[derive(Clone, Copy)]
 pub(super) enum Below {
@@ -68,6 +71,15 @@ impl Below {
             SPARSE => Self::Sparse(at),
             DIRECT => Self::Direct(at),
             _ => Self::Value(entry),
+        }
+    }
+
+    /// Place of the record, if there is one.
+    #[inline(always)]
+    pub(super) const fn place(self) -> Option<u32> {
+        match self {
+            Self::Value(_) => None,
+            Self::Bucket(at) | Self::Sparse(at) | Self::Direct(at) => Some(at),
         }
     }
 }
@@ -159,9 +171,33 @@ pub(super) fn sparse_place(words: &[u32], byte: u8) -> (usize, usize) {
     let upto = u32::MAX >> (31 - byte % 32);
     let before = words[bits + BITS_WORDS + group / 4] >> (8 * (group % 4)) & 0xff;
     let run = before + (words[bits + group] & upto).count_ones() - 1;
-    let at = bits + BITS_WORDS + COUNTS_WORDS + run as usize;
+    let at = SPARSE_HEADER + run as usize;
     (at, at + (words[0] >> 16) as usize)
 }
+
+/// Whether what lies in front of a node's byte is what `key` begins with.
+#[inline(always)]
+pub(super) fn leads_to(words: &[u32], key: u128) -> bool {
+    let Some(header) = words.first_chunk::<{ HEAD_AT + WORDS }>() else {
+        return false;
+    };
+    let [first, second] = MASKS[usize::from(depth(header)) % MASKS.len()];
+    let half = |at: usize| u64::from(header[at + 1]) << 32 | u64::from(header[at]);
+    let differs = ((key >> 64) as u64 ^ half(HEAD_AT)) & first;
+    (differs | (key as u64 ^ half(HEAD_AT + 2)) & second) == 0
+}
+
+/// The first so many bytes of an address, in halves. Shifts of a whole one are many instructions.
+static MASKS: [[u64; 2]; 16] = {
+    let mut masks = [[0; 2]; 16];
+    let mut bytes = 1;
+    while bytes < 16 {
+        let mask = u128::MAX << (128 - 8 * bytes);
+        masks[bytes] = [(mask >> 64) as u64, mask as u64];
+        bytes += 1;
+    }
+    masks
+};
 
 /// The same in a direct node.
 #[inline(always)]

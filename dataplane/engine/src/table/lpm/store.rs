@@ -47,11 +47,41 @@ impl Default for Store {
     }
 }
 
+/// Where a record is, for who reads it later.
+#[derive(Clone, Copy)]
+pub(super) struct Record<'a> {
+    page: &'a [u32; PAGE_WORDS],
+    start: u16,
+}
+
+impl<'a> Record<'a> {
+    /// The words from its first one on; more than its own may follow.
+    #[inline(always)]
+    pub(super) fn words(self) -> &'a [u32] {
+        &self.page[usize::from(self.start) % PAGE_WORDS..]
+    }
+
+    /// One of its words.
+    #[inline(always)]
+    pub(super) fn word(self, index: usize) -> &'a u32 {
+        &self.page[(usize::from(self.start) + index) % PAGE_WORDS]
+    }
+}
+
 impl Store {
+    /// The record at a place.
+    #[inline(always)]
+    pub(super) fn record(&self, at: u32) -> Record<'_> {
+        Record {
+            page: &self.pages[(at / PAGE_UNITS) as usize].0,
+            start: (at % PAGE_UNITS * UNIT_WORDS as u32) as u16,
+        }
+    }
+
     /// The words from a record's first one on; more than the record's may follow.
     #[inline(always)]
     pub(super) fn words(&self, at: u32) -> &[u32] {
-        &self.pages[(at / PAGE_UNITS) as usize].0[(at % PAGE_UNITS) as usize * UNIT_WORDS..]
+        self.record(at).words()
     }
 
     /// Adds a record and says where it is.

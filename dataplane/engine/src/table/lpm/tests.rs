@@ -107,6 +107,21 @@ fn changing_a_table_over_and_over_does_not_make_it_grow() {
 }
 
 #[test]
+fn a_batch_in_a_large_table_finds_what_single_searches_find() {
+    let mut table = Lpm::<u128>::new();
+    for n in 0..60_000 {
+        table.insert(scattered(n), [48, 40, 64, 29][n as usize % 4], 1 + n);
+    }
+    assert!(table.memory_bytes() > 1 << 20, "{}", table.memory_bytes());
+    let keys: Vec<u128> = (0..100_000).map(|n| scattered(n) | 5).collect();
+    let mut values = vec![0; keys.len()];
+    table.lookup_batch(&keys, &mut values);
+    for (key, value) in keys.iter().zip(values) {
+        assert_eq!(value, table.lookup(*key));
+    }
+}
+
+#[test]
 fn every_prefix_that_ends_in_a_byte_fits() {
     let mut table = Lpm::<u128>::new();
     let all =
@@ -156,9 +171,15 @@ proptest! {
                 let expected = model.get_lpm(&Ipv6Net::new(probe.into(), 128).unwrap());
                 prop_assert_eq!(table.lookup(probe), expected.map_or(0, |(_, &v)| v));
             }
+            let one_by_one: Vec<u32> = probes.iter().map(|&probe| table.lookup(probe)).collect();
             let mut values = vec![9; probes.len()];
             table.lookup_batch(&probes, &mut values);
-            let one_by_one: Vec<u32> = probes.iter().map(|&probe| table.lookup(probe)).collect();
+            prop_assert_eq!(&values, &one_by_one);
+            // However small it is.
+            for (keys, values) in probes.chunks(STEP).zip(values.chunks_mut(STEP)) {
+                values.fill(9);
+                table.table.lookup_far(keys, values);
+            }
             prop_assert_eq!(values, one_by_one);
         }
     }

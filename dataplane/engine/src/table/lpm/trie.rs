@@ -16,13 +16,14 @@
 //! A slot's value is that of the prefixes ending in the node's byte, and a search carries the best of the
 //! bytes before: a change of a short prefix does not touch what lies below it.
 
+use super::Table;
 use super::address::Address;
+use super::batch::search;
 use super::node::{
     BUCKET_MAX, Below, Item, Node, Records, add_bucket, bucket_words, depth, direct_place, head,
-    is_valued, items_of, node_of, read_bucket, search_bucket, sparse_place, valued,
+    is_valued, items_of, leads_to, node_of, read_bucket, search_bucket, sparse_place, valued,
 };
 use super::prefixes::{Prefix, masked, place};
-use super::{STEP, Table};
 
 /// The table; see the module's text.
 #[derive(Clone, Default)]
@@ -30,6 +31,10 @@ pub struct Trie {
     root: u32,
     records: Records,
 }
+
+/// Bytes of records that are near anyway: half of a usual second-level cache. Up to here it takes longer to
+/// ask for records than to wait for them.
+const NEAR_BYTES: usize = 512 << 10;
 
 /// Where an entry is: in a record, or the root.
 #[derive(Clone, Copy)]
@@ -62,29 +67,14 @@ impl Table<u128> for Trie {
         search.best
     }
 
-    /// Step by step for all keys, at most [`STEP`], so that the processor waits for all of them at once.
     #[inline]
     fn lookup_step(&self, keys: &[u128], values: &mut [u32]) {
-        let start = Search {
-            entry: self.root,
-            best: 0,
-        };
-        let mut searches = [start; STEP];
-        let mut open: [u8; STEP] = std::array::from_fn(|at| at as u8);
-        let mut count = keys.len().min(STEP);
-        while count > 0 {
-            let mut left = 0;
-            for turn in 0..count {
-                let at = open[turn];
-                let index = usize::from(at) % STEP;
-                let goes_on = self.step(keys[index], &mut searches[index]);
-                open[left] = at;
-                left += usize::from(goes_on);
+        if self.records.hot.memory_bytes() <= NEAR_BYTES {
+            for (key, value) in keys.iter().zip(values) {
+                *value = self.lookup(*key);
             }
-            count = left;
-        }
-        for (value, search) in values.iter_mut().zip(&searches) {
-            *value = search.best;
+        } else {
+            self.lookup_far(keys, values);
         }
     }
 
@@ -189,6 +179,12 @@ impl Table<u128> for Trie {
 }
 
 impl Trie {
+    /// The same for records that are far away.
+    #[inline]
+    pub(super) fn lookup_far(&self, keys: &[u128], values: &mut [u32]) {
+        search(&self.records.hot, self.root, keys, values);
+    }
+
     #[cfg(test)]
     pub(super) fn shared_pages(&self, other: &Self) -> (usize, usize) {
         self.records.hot.shared_pages(&other.records.hot)
@@ -209,11 +205,10 @@ impl Trie {
             }
             Below::Sparse(at) => {
                 let words = self.records.hot.words(at);
-                let depth = depth(words);
-                if !key.shares(head(words), depth) {
+                if !leads_to(words, key) {
                     return false;
                 }
-                (words, sparse_place(words, key.byte(depth)))
+                (words, sparse_place(words, key.byte(depth(words))))
             }
             Below::Direct(at) => {
                 let words = self.records.hot.words(at);
@@ -243,7 +238,7 @@ impl Trie {
                 Below::Sparse(at) | Below::Direct(at) => self.records.hot.words(at),
             };
             let depth = depth(node);
-            if depth > own_depth || !key.shares(head(node), depth) {
+            if depth > own_depth || !leads_to(node, key) {
                 return None;
             }
             let byte = key.byte(depth);

@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use weft_wire::{EthernetHeader, Protocol};
 
 use crate::drop_reason::DropReason;
-use crate::packet::{NextHop, Packet};
+use crate::packet::{NextHop, Packet, Track};
 use crate::pipeline::Context;
 use crate::pmtu;
 use crate::stage::{conntrack, parse};
@@ -138,11 +138,11 @@ pub(crate) fn next_hop_of_built(
 
 /// Remembers who brought the client's last packet.
 #[inline(never)]
-pub(crate) fn remember(packet: &Packet, context: &mut Context<'_>) {
-    if let (Some(next_hop), Some(flow)) = (packet.outside, packet.track.flow)
-        && packet.track.direction == Direction::Original
-        && !packet.track.related
-        && packet.track.translated
+pub(crate) fn remember(outside: Option<NextHop>, track: &Track, context: &mut Context<'_>) {
+    if let (Some(next_hop), Some(flow)) = (outside, track.flow)
+        && track.direction == Direction::Original
+        && !track.related
+        && track.translated
     {
         context.flows.set_next_hop(flow, next_hop);
     }

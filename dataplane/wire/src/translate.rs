@@ -1,7 +1,11 @@
 //! Network address translation of a packet in place (RFC 3022, RFC 3235): addresses and ports replaced, every
 //! checksum moved by what changed, so that one that was wrong before is as wrong afterwards.
 
+mod plain;
+
 use core::net::IpAddr;
+
+use zerocopy::transmute;
 
 use crate::checksum::{self, ChecksumField, Delta};
 use crate::ipv4::Ipv4Header;
@@ -10,6 +14,8 @@ use crate::protocol::Protocol;
 use crate::sctp;
 use crate::tcp::TcpHeader;
 use crate::udp::UdpHeader;
+
+pub use plain::{translate_plain_v4, translate_plain_v6};
 
 /// Addresses and ports of a packet. The families of both addresses are the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,30 +42,28 @@ pub struct UpperPart {
 }
 
 impl Ends {
-    fn words4(&self) -> Option<[u32; 3]> {
+    fn words4(&self) -> Option<(u64, u32)> {
         match (self.source, self.destination) {
-            (IpAddr::V4(source), IpAddr::V4(destination)) => {
-                Some([source.to_bits(), destination.to_bits(), self.port_word()])
-            }
+            (IpAddr::V4(source), IpAddr::V4(destination)) => Some((
+                transmute!([source.octets(), destination.octets()]),
+                self.port_word(),
+            )),
             _ => None,
         }
     }
 
-    fn words6(&self) -> Option<[u32; 9]> {
-        let (IpAddr::V6(source), IpAddr::V6(destination)) = (self.source, self.destination) else {
-            return None;
-        };
-        let (source, destination) = (source.to_bits(), destination.to_bits());
-        let word = |at: usize| match at {
-            0..4 => (source >> (96 - 32 * at)) as u32,
-            4..8 => (destination >> (96 - 32 * (at - 4))) as u32,
-            _ => self.port_word(),
-        };
-        Some(core::array::from_fn(word))
+    fn words6(&self) -> Option<([u64; 4], u32)> {
+        match (self.source, self.destination) {
+            (IpAddr::V6(source), IpAddr::V6(destination)) => Some((
+                transmute!([source.octets(), destination.octets()]),
+                self.port_word(),
+            )),
+            _ => None,
+        }
     }
 
     const fn port_word(&self) -> u32 {
-        (self.ports.0 as u32) << 16 | self.ports.1 as u32
+        ((self.ports.0 as u32) << 16 | self.ports.1 as u32).to_be()
     }
 }
 
@@ -70,66 +74,71 @@ impl Ends {
 /// Nothing is changed, and false said, when the header is cut or the addresses are of two families.
 pub fn translate(packet: &mut [u8], upper: Option<UpperPart>, old: &Ends, new: &Ends) -> bool {
     if let (Some(old), Some(new)) = (old.words4(), new.words4()) {
-        translate_v4(packet, upper, &old, &new)
+        translate_v4(packet, upper, old, new)
     } else if let (Some(old), Some(new)) = (old.words6(), new.words6()) {
-        translate_v6(packet, upper, &old, &new)
+        translate_v6(packet, upper, old, new)
     } else {
         false
     }
 }
 
-/// As [`translate`], for IPv4. Source, destination and both ports are a word each.
+/// As [`translate`], for IPv4. Source and destination are a word, both ports another, with the bytes in the packet's
+/// order.
 #[inline(always)]
 pub fn translate_v4(
     packet: &mut [u8],
     upper: Option<UpperPart>,
-    old: &[u32; 3],
-    new: &[u32; 3],
+    old: (u64, u32),
+    new: (u64, u32),
 ) -> bool {
     let Some(ip) = packet.first_chunk_mut().map(Ipv4Header::of_mut) else {
         return false;
     };
-    let delta = Delta::new().words(&[old[0], old[1]], &[new[0], new[1]]);
-    ip.set_addresses(new[0].into(), new[1].into());
+    let [before, after] = [old, new].map(|(addresses, _)| in_order::<2>(transmute!(addresses)));
+    let delta = Delta::new().words(&before, &after);
+    ip.set_addresses(after[0].into(), after[1].into());
     ip.set_checksum(delta.apply(ip.checksum()));
     if let Some(upper) = upper
         && let Some(bytes) = packet.get_mut(upper.at..)
     {
-        translate_upper(bytes, &upper, delta, (old[2], new[2]));
+        translate_upper(bytes, &upper, delta, (old.1, new.1));
     }
     true
 }
 
-/// As [`translate`], for IPv6. Source and destination are four words each, both ports one.
+/// As [`translate`], for IPv6. Source and destination are two words each, both ports one, with the bytes in the
+/// packet's order.
 #[inline(always)]
 pub fn translate_v6(
     packet: &mut [u8],
     upper: Option<UpperPart>,
-    old: &[u32; 9],
-    new: &[u32; 9],
+    old: ([u64; 4], u32),
+    new: ([u64; 4], u32),
 ) -> bool {
     let Some(ip) = packet.first_chunk_mut().map(Ipv6Header::of_mut) else {
         return false;
     };
-    let ([old @ .., old_ports], [new @ .., new_ports]) = (old, new);
-    ip.set_addresses(new);
+    let [before, after] = [old, new].map(|(addresses, _)| in_order::<8>(transmute!(addresses)));
+    ip.set_addresses(&after);
     if let Some(upper) = upper
         && let Some(bytes) = packet.get_mut(upper.at..)
     {
-        let delta = Delta::new().words::<8>(old, new);
-        translate_upper(bytes, &upper, delta, (*old_ports, *new_ports));
+        let delta = Delta::new().words(&before, &after);
+        translate_upper(bytes, &upper, delta, (old.1, new.1));
     }
     true
 }
 
+/// Words with the bytes in the packet's order as numbers.
+#[inline(always)]
+fn in_order<const N: usize>(words: [u32; N]) -> [u32; N] {
+    words.map(u32::from_be)
+}
+
 /// The ports stand in the same place in all three protocols.
 #[inline(always)]
-fn translate_upper(
-    bytes: &mut [u8],
-    upper: &UpperPart,
-    addresses: Delta,
-    (before, after): (u32, u32),
-) {
+fn translate_upper(bytes: &mut [u8], upper: &UpperPart, addresses: Delta, ports: (u32, u32)) {
+    let [before, after] = in_order([ports.0, ports.1]);
     let checksum_at = match upper.protocol {
         Protocol::TCP => TcpHeader::CHECKSUM_AT,
         Protocol::UDP => UdpHeader::CHECKSUM_AT,

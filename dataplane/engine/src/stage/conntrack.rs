@@ -11,8 +11,9 @@ mod read;
 use crate::counters::Stage;
 use crate::drop_reason::DropReason;
 use crate::outside;
-use crate::packet::{Headers, Network, Packet, Track};
+use crate::packet::{Checksum, Headers, Network, NextHop, Packet, Track, Translation};
 use crate::pipeline::Context;
+use crate::stage::service;
 use crate::table::flow::{FlowKey, Seen, Tick, Tracked, Tuple, Upper};
 use crate::table::service::BackendId;
 
@@ -34,33 +35,89 @@ pub(crate) fn process(packets: &mut [Packet], context: &mut Context<'_>) {
 
 #[inline]
 fn track(packet: &mut Packet, now: Tick, context: &mut Context<'_>) -> Result<(), DropReason> {
-    let headers = &packet.headers;
-    let first = packet.frames.first().ok_or(DropReason::Truncated)?;
-    let Some(upper) = read::upper(headers, context.umem.bytes(first)) else {
+    let headers = &mut packet.headers;
+    let first = packet.frames.first_mut().ok_or(DropReason::Truncated)?;
+    let bytes = context.umem.bytes_mut(first);
+    let Some(upper) = read::upper(headers, bytes) else {
         return track_any(packet, now, context);
     };
-    match Tuple::new(headers.source, headers.destination, headers.ports) {
+    let Some(tuple) = Tuple::new(headers.source, headers.destination, headers.ports) else {
+        return Ok(());
+    };
+    let whole = Whole {
+        bytes,
+        headers,
+        checksum: &packet.checksum,
+        outside: &packet.outside,
+        sought: &packet.sought,
+        track: &mut packet.track,
+        translation: &mut packet.translation,
+    };
+    match tuple {
         // What follows is compiled for each family.
-        Some(tuple @ Tuple::V4(_)) => track_upper(packet, tuple, upper, (now, context)),
-        Some(tuple @ Tuple::V6(_)) => track_upper(packet, tuple, upper, (now, context)),
-        None => Ok(()),
+        Tuple::V4(tuple) => track_whole(whole, tuple, upper, (now, context)),
+        Tuple::V6(tuple) => track_whole(whole, tuple, upper, (now, context)),
     }
+    Ok(())
 }
 
-/// A whole packet of TCP or UDP.
+/// What is looked at and changed of a whole packet of TCP or UDP. By reference, since most of it matters rarely.
+struct Whole<'a> {
+    bytes: &'a mut [u8],
+    headers: &'a mut Headers,
+    checksum: &'a Checksum,
+    outside: &'a Option<NextHop>,
+    sought: &'a bool,
+    track: &'a mut Track,
+    translation: &'a mut Option<Translation>,
+}
+
 #[inline(always)]
-fn track_upper(
-    packet: &mut Packet,
-    tuple: Tuple,
+fn track_whole(
+    whole: Whole<'_>,
+    tuple: impl Into<Tuple>,
     upper: Upper,
     (now, context): (Tick, &mut Context<'_>),
-) -> Result<(), DropReason> {
-    let protocol = packet.headers.protocol.0;
-    let seen = seen(&packet.headers, FlowKey { tuple, protocol }, upper, context);
-    packet.track.hash = seen.hash;
-    match context.flows.follow(&seen, now) {
-        Some(tracked) => note_known(packet, tracked, context),
-        None => Ok(()),
+) {
+    let tuple = tuple.into();
+    let protocol = whole.headers.protocol.0;
+    let seen = seen(whole.headers, FlowKey { tuple, protocol }, upper, context);
+    whole.track.hash = seen.hash;
+    let Some(Tracked::Flow {
+        flow,
+        direction,
+        translated,
+        decided,
+        ..
+    }) = context.flows.follow(&seen, now)
+    else {
+        return;
+    };
+    *whole.track = Track {
+        flow: Some(flow),
+        direction,
+        translated,
+        decided,
+        ..*whole.track
+    };
+    if !translated {
+        return;
+    }
+    if whole.outside.is_some() {
+        outside::remember(*whole.outside, whole.track, context);
+    }
+    // What was decided under these tables has its backend, and needs no more than its other addresses and ports.
+    if decided.epoch == context.tables.epoch() as u32 && !*whole.sought {
+        let onward = context.flows.onward(&tuple, (flow, direction));
+        let way = (tuple, onward);
+        let field = whole.checksum.field();
+        let done = service::translate_plain(whole.bytes, whole.headers, way, field);
+        if done {
+            *whole.translation = Some(Translation {
+                came: tuple,
+                chosen: None,
+            });
+        }
     }
 }
 
@@ -108,7 +165,7 @@ fn note_known(
 ) -> Result<(), DropReason> {
     note(packet, tracked)?;
     if packet.outside.is_some() {
-        outside::remember(packet, context);
+        outside::remember(packet.outside, &packet.track, context);
     }
     Ok(())
 }

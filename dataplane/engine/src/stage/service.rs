@@ -26,7 +26,7 @@ use crate::table::flow::{Direction, FlowKey, FlowRef, HashSeed, Tuple};
 use crate::table::policy::has_ports;
 use crate::table::service::{Backend, Chance, Client, Frontend, FrontendKey};
 
-pub(crate) use translate::{readdress, restore};
+pub(crate) use translate::{readdress, restore, translate_plain};
 
 use translate::{translate, translate_from};
 
@@ -40,6 +40,8 @@ pub(crate) fn process(packets: &mut [Packet], context: &mut Context<'_>) {
         context,
         |packet, context| match packet.track.flow {
             Some(_) if !packet.track.translated => Ok(()),
+            // Conntrack did it, with `translate_plain`.
+            Some(_) if packet.translation.is_some() && !packet.sought => Ok(()),
             Some(flow) => go_on(packet, flow, context),
             None if context.tables.services().is_empty() => Ok(()),
             None => choose(packet, context),

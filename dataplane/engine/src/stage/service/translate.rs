@@ -2,10 +2,13 @@
 
 use std::net::IpAddr;
 
-use weft_wire::{Protocol, UpperPart};
+use weft_wire::{
+    ChecksumField, EthernetHeader, Ipv4Header, Ipv6Header, Protocol, UpperPart, translate_plain_v4,
+    translate_plain_v6,
+};
 
 use crate::drop_reason::DropReason;
-use crate::packet::{Packet, Translation};
+use crate::packet::{Headers, Packet, Translation};
 use crate::pipeline::Context;
 use crate::table::flow::Tuple;
 
@@ -39,6 +42,44 @@ pub(super) fn translate_from(
         packet.translation = Some(Translation { came, chosen: None });
     }
     Ok(())
+}
+
+/// Where network and upper header are without options or extension headers.
+const PLAIN4: (u16, u16) = plain(Ipv4Header::LEN);
+const PLAIN6: (u16, u16) = plain(Ipv6Header::LEN);
+
+const fn plain(ip_len: usize) -> (u16, u16) {
+    let l3 = EthernetHeader::LEN;
+    (l3 as u16, (l3 + ip_len) as u16)
+}
+
+/// As [`translate`], of a whole packet of TCP or UDP, where conntrack has its header at hand. False when there are IPv4
+/// options or IPv6 extension headers: then nothing is changed.
+#[inline(always)]
+pub(crate) fn translate_plain(
+    bytes: &mut [u8],
+    headers: &mut Headers,
+    (came, there): (Tuple, Tuple),
+    field: ChecksumField,
+) -> bool {
+    let Some((_, packet)) = bytes.split_first_chunk_mut::<{ EthernetHeader::LEN }>() else {
+        return false;
+    };
+    let (protocol, at) = (headers.protocol, (headers.l3, headers.l4));
+    let done = match (came, there) {
+        (Tuple::V4(_), Tuple::V4(new)) => {
+            at == PLAIN4 && translate_plain_v4(packet, protocol, field, new.parts())
+        }
+        (Tuple::V6(_), Tuple::V6(new)) => {
+            at == PLAIN6 && translate_plain_v6(packet, protocol, field, new.parts())
+        }
+        _ => false,
+    };
+    if done {
+        (headers.source, headers.destination) = (there.source(), there.destination());
+        headers.ports = there.ports();
+    }
+    done
 }
 
 fn came(packet: &Packet) -> Option<Tuple> {
@@ -93,10 +134,10 @@ fn rewrite(
     let bytes = &mut bytes[..end];
     let is_done = match (came, there) {
         (Tuple::V4(old), Tuple::V4(new)) => {
-            weft_wire::translate_v4(bytes, upper, old.words(), new.words())
+            weft_wire::translate_v4(bytes, upper, old.parts(), new.parts())
         }
         (Tuple::V6(old), Tuple::V6(new)) => {
-            weft_wire::translate_v6(bytes, upper, old.words(), new.words())
+            weft_wire::translate_v6(bytes, upper, old.parts(), new.parts())
         }
         _ => false,
     };

@@ -4,6 +4,7 @@ use zerocopy::native_endian::U64;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::key::{Direction, FlowKey, Tuple, Tuple4, Tuple6};
+use super::memory::Number;
 use super::state::{State, Tick};
 
 /// What every packet of the connection touches: one cache line.
@@ -154,6 +155,15 @@ impl Hot {
         self.outside_or_streak &= OUTSIDE;
     }
 
+    /// Counts a packet of a connection that is there.
+    #[inline(always)]
+    pub(super) fn took(&mut self, direction: Direction, bytes: u32) {
+        self.count(direction, bytes);
+        if direction == Direction::Reply {
+            self.flags |= Flags::REPLIED;
+        }
+    }
+
     /// Counts a packet.
     #[inline(always)]
     pub(super) fn count(&mut self, direction: Direction, bytes: u32) {
@@ -176,7 +186,7 @@ pub(super) fn seal(pair: &[u8], protocol: u8, generation: u32) -> u16 {
 /// A connection in the table. Holds until the connection ends; then it finds nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowRef {
-    pub(super) number: u32,
+    pub(super) number: Number,
     pub(super) generation: std::num::NonZeroU32,
 }
 

@@ -5,7 +5,7 @@
 //! tombstones and a search for nothing ends at the first empty slot.
 
 use super::key::Direction;
-use super::memory::{FlowMemory, Number};
+use super::memory::{Family, FlowMemory, Number};
 
 /// Bits of a slot with the entry's number plus one.
 const NUMBER_MASK: u32 = (1 << 22) - 1;
@@ -51,9 +51,9 @@ pub(super) struct Candidates<'a> {
 }
 
 impl Candidates<'_> {
-    /// The next entry with the same bits of the hash; `None` at the end.
+    /// The next entry of a family with the same bits of the hash; `None` at the end.
     #[inline(always)]
-    pub(super) fn next(&mut self) -> Option<Number> {
+    pub(super) fn next(&mut self, family: Family) -> Option<Number> {
         while self.probes < PROBES_MAX {
             if self.probes > 0 {
                 self.at = next(self.at, self.slots.len());
@@ -66,7 +66,7 @@ impl Candidates<'_> {
                 return None;
             }
             if slot & TAG_MASK == self.tag
-                && let Some(number) = self.memory.number_in(slot)
+                && let Some(number) = self.memory.number_among(family, entry(slot))
             {
                 return Some(number);
             }
@@ -156,8 +156,14 @@ impl FlowMemory {
 
     #[inline]
     const fn number_in(&self, slot: u32) -> Option<Number> {
-        self.number((slot & NUMBER_MASK).wrapping_sub(1))
+        self.number(entry(slot))
     }
+}
+
+/// What a slot has as its entry's number.
+#[inline]
+const fn entry(slot: u32) -> u32 {
+    (slot & NUMBER_MASK).wrapping_sub(1)
 }
 
 #[inline]
@@ -191,7 +197,8 @@ mod tests {
                 }
                 for raw in 0..16 {
                     let mut candidates = memory.candidates(hash_of(raw));
-                    let found = std::iter::from_fn(|| candidates.next()).any(|it| it.raw() == raw);
+                    let family = memory.family(memory.number(raw).expect("in range"));
+                    let found = std::iter::from_fn(|| candidates.next(family)).any(|it| it.raw() == raw);
                     prop_assert_eq!(found, there.contains(&raw));
                 }
             }

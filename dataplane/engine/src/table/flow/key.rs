@@ -2,7 +2,8 @@
 
 use std::net::IpAddr;
 
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+use zerocopy::native_endian::U64;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, transmute};
 
 /// Which way a packet of a connection goes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -33,15 +34,24 @@ impl Direction {
     }
 }
 
-/// IPv4 addresses and ports of a packet: source, destination, source port and destination port.
+/// IPv4 addresses and ports of a packet: source, destination, source port and destination port, with their bytes in
+/// the packet's order, so that they go from and to it as they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
-pub struct Tuple4([u32; 3]);
+pub struct Tuple4 {
+    /// Source, then destination.
+    addresses: U64,
+    ports: u32,
+}
 
 /// The same of IPv6.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
-pub struct Tuple6([u32; 9]);
+pub struct Tuple6 {
+    /// Two for the source, then two for the destination.
+    addresses: [U64; 4],
+    ports: u32,
+}
 
 /// Addresses and ports of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -61,51 +71,88 @@ pub struct FlowKey {
     pub protocol: u8,
 }
 
+const _: () = assert!(size_of::<Tuple4>() == 12 && size_of::<Tuple6>() == 36);
+
 impl Tuple4 {
-    /// Source, destination, both ports.
+    /// Source and destination; both ports.
     #[inline(always)]
-    pub(crate) const fn words(&self) -> &[u32; 3] {
-        &self.0
+    pub(crate) const fn parts(&self) -> (u64, u32) {
+        (self.addresses.get(), self.ports)
     }
 
     /// What a packet of the other direction has.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub const fn mirrored(self) -> Self {
-        let [source, destination, ports] = self.0;
-        Self([destination, source, ports.rotate_left(16)])
+        Self {
+            addresses: U64::new(self.addresses.get().rotate_left(32)),
+            ports: self.ports.rotate_left(16),
+        }
+    }
+
+    /// As `==`, without its call: an address taken would keep the packet's tuple in memory.
+    #[inline(always)]
+    pub(super) const fn is(&self, other: &Self) -> bool {
+        self.addresses.get() == other.addresses.get() && self.ports == other.ports
     }
 
     #[inline(always)]
     fn hash(self, protocol: u8, seed: HashSeed) -> u64 {
-        let [source, destination, ports] = self.0;
-        let from = u64::from(source) << 16 | u64::from(ports >> 16);
-        let to = u64::from(destination) << 16 | u64::from(ports & 0xffff);
+        let [source, destination]: [u32; 2] = transmute!(self.addresses);
+        let (source_port, destination_port) = halves(self.ports);
+        let from = u64::from(source) << 16 | source_port;
+        let to = u64::from(destination) << 16 | destination_port;
         seed.join(from, to, protocol)
     }
 }
 
 impl Tuple6 {
-    /// Source, destination (four words each), both ports.
+    /// Source and destination, two words each; both ports.
     #[inline(always)]
-    pub(crate) const fn words(&self) -> &[u32; 9] {
-        &self.0
+    pub(crate) const fn parts(&self) -> ([u64; 4], u32) {
+        let [a, b, c, d] = self.addresses;
+        ([a.get(), b.get(), c.get(), d.get()], self.ports)
     }
 
     /// What a packet of the other direction has.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub const fn mirrored(self) -> Self {
-        let [a, b, c, d, e, f, g, h, ports] = self.0;
-        Self([e, f, g, h, a, b, c, d, ports.rotate_left(16)])
+        let [a, b, c, d] = self.addresses;
+        Self {
+            addresses: [c, d, a, b],
+            ports: self.ports.rotate_left(16),
+        }
+    }
+
+    /// As `==`: see [`Tuple4::is`].
+    #[inline(always)]
+    pub(super) const fn is(&self, other: &Self) -> bool {
+        let (([a, b, c, d], ports), ([e, f, g, h], other_ports)) = (self.parts(), other.parts());
+        (a ^ e) | (b ^ f) | (c ^ g) | (d ^ h) | (ports ^ other_ports) as u64 == 0
     }
 
     #[inline(always)]
     fn hash(self, protocol: u8, seed: HashSeed) -> u64 {
-        let [a, b, c, d, e, f, g, h, ports] = self.0;
-        let from = seed.fold([a, b, c, d]) ^ u64::from(ports >> 16);
-        let to = seed.fold([e, f, g, h]) ^ u64::from(ports & 0xffff);
+        let ([a, b, c, d], ports) = self.parts();
+        let (source_port, destination_port) = halves(ports);
+        let from = seed.fold(a, b) ^ source_port;
+        let to = seed.fold(c, d) ^ destination_port;
         seed.join(from, to, protocol)
+    }
+}
+
+impl From<Tuple4> for Tuple {
+    #[inline(always)]
+    fn from(tuple: Tuple4) -> Self {
+        Self::V4(tuple)
+    }
+}
+
+impl From<Tuple6> for Tuple {
+    #[inline(always)]
+    fn from(tuple: Tuple6) -> Self {
+        Self::V6(tuple)
     }
 }
 
@@ -113,18 +160,16 @@ impl Tuple {
     /// The tuple of a packet; `None` when the addresses are of two families.
     #[inline(always)]
     pub fn new(source: IpAddr, destination: IpAddr, ports: (u16, u16)) -> Option<Self> {
-        let ports = u32::from(ports.0) << 16 | u32::from(ports.1);
+        let ports = (u32::from(ports.0) << 16 | u32::from(ports.1)).to_be();
         match (source, destination) {
-            (IpAddr::V4(source), IpAddr::V4(destination)) => Some(Self::V4(Tuple4([
-                source.to_bits(),
-                destination.to_bits(),
+            (IpAddr::V4(source), IpAddr::V4(destination)) => Some(Self::V4(Tuple4 {
+                addresses: transmute!([source.octets(), destination.octets()]),
                 ports,
-            ]))),
-            (IpAddr::V6(source), IpAddr::V6(destination)) => {
-                let [a, b, c, d] = words(source.to_bits());
-                let [e, f, g, h] = words(destination.to_bits());
-                Some(Self::V6(Tuple6([a, b, c, d, e, f, g, h, ports])))
-            }
+            })),
+            (IpAddr::V6(source), IpAddr::V6(destination)) => Some(Self::V6(Tuple6 {
+                addresses: transmute!([source.octets(), destination.octets()]),
+                ports,
+            })),
             _ => None,
         }
     }
@@ -142,28 +187,36 @@ impl Tuple {
     /// Source address.
     #[inline(always)]
     pub fn source(self) -> IpAddr {
-        match self {
-            Self::V4(Tuple4([source, ..])) => IpAddr::V4(source.into()),
-            Self::V6(Tuple6([a, b, c, d, ..])) => IpAddr::V6(bits([a, b, c, d]).into()),
-        }
+        self.addresses().0
     }
 
     /// Destination address.
     #[inline(always)]
     pub fn destination(self) -> IpAddr {
+        self.addresses().1
+    }
+
+    #[inline(always)]
+    fn addresses(self) -> (IpAddr, IpAddr) {
         match self {
-            Self::V4(Tuple4([_, destination, _])) => IpAddr::V4(destination.into()),
-            Self::V6(Tuple6([_, _, _, _, e, f, g, h, _])) => IpAddr::V6(bits([e, f, g, h]).into()),
+            Self::V4(tuple) => {
+                let [source, destination]: [[u8; 4]; 2] = transmute!(tuple.addresses);
+                (source.into(), destination.into())
+            }
+            Self::V6(tuple) => {
+                let [source, destination]: [[u8; 16]; 2] = transmute!(tuple.addresses);
+                (source.into(), destination.into())
+            }
         }
     }
 
     /// Source and destination port; of an ICMP query its identifier and its type.
     #[inline(always)]
     pub const fn ports(self) -> (u16, u16) {
-        let ports = match self {
-            Self::V4(Tuple4([_, _, ports])) => ports,
-            Self::V6(tuple) => tuple.0[8],
-        };
+        let ports = u32::from_be(match self {
+            Self::V4(tuple) => tuple.ports,
+            Self::V6(tuple) => tuple.ports,
+        });
         ((ports >> 16) as u16, ports as u16)
     }
 }
@@ -188,18 +241,11 @@ impl FlowKey {
     }
 }
 
-#[inline]
-const fn words(bits: u128) -> [u32; 4] {
-    [
-        (bits >> 96) as u32,
-        (bits >> 64) as u32,
-        (bits >> 32) as u32,
-        bits as u32,
-    ]
-}
-
-const fn bits([a, b, c, d]: [u32; 4]) -> u128 {
-    (a as u128) << 96 | (b as u128) << 64 | (c as u128) << 32 | d as u128
+/// Source and destination port, in some order of their bytes.
+#[inline(always)]
+fn halves(ports: u32) -> (u64, u64) {
+    let [source, destination]: [u16; 2] = transmute!(ports);
+    (u64::from(source), u64::from(destination))
 }
 
 /// An odd constant with its bits spread evenly: 2^64 divided by the golden ratio.
@@ -223,8 +269,7 @@ impl HashSeed {
     }
 
     #[inline(always)]
-    const fn fold(self, [a, b, c, d]: [u32; 4]) -> u64 {
-        let (front, back) = ((a as u64) << 32 | b as u64, (c as u64) << 32 | d as u64);
+    const fn fold(self, front: u64, back: u64) -> u64 {
         mix(back ^ self.low, front ^ self.high)
     }
 

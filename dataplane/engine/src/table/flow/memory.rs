@@ -19,7 +19,7 @@ use super::entry::{Cold, Hot, Neighbour, Pair4, Pair6};
 const MAGIC: [u32; 2] = [0x7765_6674, 0x666c_6f77];
 
 /// Changes with every change of what bytes mean; another version's region is not read.
-const LAYOUT_VERSION: u32 = 2;
+const LAYOUT_VERSION: u32 = 3;
 
 /// Connections a table can be made for: slots of the index hold 22 bits of entry number, and there are
 /// as many numbers for each family.
@@ -30,7 +30,7 @@ const LINE_WORDS: usize = 16;
 
 /// Slots of the index for each connection. A translated connection takes two, so that at worst two
 /// thirds are taken, where a search for nothing looks at five slots; without translation it is one third.
-const SLOTS_PER_FLOW: usize = 3;
+const SLOTS_PER_FLOW: u32 = 3;
 
 /// What stands at the start of the region.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
@@ -99,29 +99,28 @@ impl std::fmt::Display for MemoryError {
 
 impl std::error::Error for MemoryError {}
 
-/// Where the parts of a region are, in words.
+/// Where the parts of a region are, in words. 32 bits hold them, and so no place computed from them leaves `usize`.
 #[derive(Clone, Copy, Debug)]
 struct Layout {
-    hot: usize,
-    cold: usize,
-    pairs4: usize,
-    pairs6: usize,
-    neighbours: usize,
-    index: usize,
-    end: usize,
+    hot: u32,
+    cold: u32,
+    pairs4: u32,
+    pairs6: u32,
+    neighbours: u32,
+    index: u32,
+    end: u32,
     flows: u32,
 }
 
 impl Layout {
     /// Parts in order, each from a line's start.
     const fn new(flows: u32) -> Self {
-        let each = flows as usize;
-        let hot = LINE_WORDS;
-        let cold = hot + part(2 * each * words_of::<Hot>());
-        let pairs4 = cold + part(2 * each * words_of::<Cold>());
-        let pairs6 = pairs4 + part(each * words_of::<Pair4>());
-        let neighbours = pairs6 + part(each * words_of::<Pair6>());
-        let index = neighbours + part(2 * each * words_of::<Neighbour>());
+        let hot = LINE_WORDS as u32;
+        let cold = hot + part(2 * flows * words_of::<Hot>());
+        let pairs4 = cold + part(2 * flows * words_of::<Cold>());
+        let pairs6 = pairs4 + part(flows * words_of::<Pair4>());
+        let neighbours = pairs6 + part(flows * words_of::<Pair6>());
+        let index = neighbours + part(2 * flows * words_of::<Neighbour>());
         Self {
             hot,
             cold,
@@ -129,7 +128,7 @@ impl Layout {
             pairs6,
             neighbours,
             index,
-            end: index + SLOTS_PER_FLOW * each,
+            end: index + SLOTS_PER_FLOW * flows,
             flows,
         }
     }
@@ -143,12 +142,12 @@ const fn bounded(flows: u32) -> u32 {
     }
 }
 
-const fn words_of<T>() -> usize {
-    size_of::<T>() / size_of::<u32>()
+const fn words_of<T>() -> u32 {
+    (size_of::<T>() / size_of::<u32>()) as u32
 }
 
-const fn part(words: usize) -> usize {
-    words.next_multiple_of(LINE_WORDS)
+const fn part(words: u32) -> u32 {
+    words.next_multiple_of(LINE_WORDS as u32)
 }
 
 /// The region; see the module's text.
@@ -161,8 +160,13 @@ macro_rules! part_of_entry {
     ($get:ident, $get_mut:ident, $type:ty, $part:ident, $first:expr) => {
         #[inline(always)]
         pub(super) fn $get(&self, number: Number) -> &$type {
-            let at = self.layout.$part + self.place(number, $first) * words_of::<$type>();
-            match self.words[at..].first_chunk::<{ words_of::<$type>() }>() {
+            const LEN: usize = words_of::<$type>() as usize;
+            let at = self.layout.$part as usize + self.place(number, $first) * LEN;
+            match self
+                .words
+                .get(at..at + LEN)
+                .and_then(<[u32]>::first_chunk::<LEN>)
+            {
                 Some(words) => transmute_ref!(words),
                 None => unreachable!("a number was checked when it was made"),
             }
@@ -170,8 +174,10 @@ macro_rules! part_of_entry {
 
         #[inline(always)]
         pub(super) fn $get_mut(&mut self, number: Number) -> &mut $type {
-            let at = self.layout.$part + self.place(number, $first) * words_of::<$type>();
-            match self.words[at..].first_chunk_mut::<{ words_of::<$type>() }>() {
+            const LEN: usize = words_of::<$type>() as usize;
+            let at = self.layout.$part as usize + self.place(number, $first) * LEN;
+            let words = self.words.get_mut(at..at + LEN);
+            match words.and_then(<[u32]>::first_chunk_mut::<LEN>) {
                 Some(words) => transmute_mut!(words),
                 None => unreachable!("a number was checked when it was made"),
             }
@@ -199,7 +205,7 @@ impl FlowMemory {
 
     /// Bytes of the region for a table of `flows` connections, taken within [`FlowMemory::new`]'s bounds.
     pub const fn bytes(flows: u32) -> usize {
-        Layout::new(bounded(flows)).end * size_of::<u32>()
+        Layout::new(bounded(flows)).end as usize * size_of::<u32>()
     }
 
     /// A region for `flows` connections that may hold a table already: see [`FlowTable::recover`], or
@@ -211,7 +217,7 @@ impl FlowMemory {
     /// [`FlowTable::recover`]: super::FlowTable::recover
     pub fn within(region: Region, flows: u32) -> Result<Self, MemoryError> {
         let layout = Layout::new(bounded(flows));
-        if region.len() < layout.end {
+        if region.len() < layout.end as usize {
             return Err(MemoryError::Size);
         }
         Ok(Self {
@@ -253,7 +259,7 @@ impl FlowMemory {
 
     /// Bytes of the region.
     pub fn as_bytes_mut(&mut self) -> &mut [u8] {
-        self.words[..self.layout.end].as_mut_bytes()
+        self.words[..self.layout.end as usize].as_mut_bytes()
     }
 
     /// Connections it has room for.
@@ -270,6 +276,17 @@ impl FlowMemory {
     #[inline]
     pub(super) const fn number(&self, raw: u32) -> Option<Number> {
         if raw < 2 * self.layout.flows {
+            Some(Number(raw))
+        } else {
+            None
+        }
+    }
+
+    /// As [`FlowMemory::number`], if it is of that family.
+    #[inline(always)]
+    pub(super) const fn number_among(&self, family: Family, raw: u32) -> Option<Number> {
+        let place = raw.wrapping_sub(family as u32 * self.layout.flows);
+        if place < self.layout.flows {
             Some(Number(raw))
         } else {
             None
@@ -301,12 +318,12 @@ impl FlowMemory {
     /// The slots of the index.
     #[inline]
     pub(super) fn slots(&self) -> &[u32] {
-        &self.words[self.layout.index..self.layout.end]
+        &self.words[self.layout.index as usize..self.layout.end as usize]
     }
 
     #[inline]
     pub(super) fn slots_mut(&mut self) -> &mut [u32] {
-        &mut self.words[self.layout.index..self.layout.end]
+        &mut self.words[self.layout.index as usize..self.layout.end as usize]
     }
 
     pub(super) fn header(&self) -> &Header {
@@ -341,7 +358,7 @@ mod tests {
     #[test]
     fn a_connection_stays_within_its_bytes() {
         let (hot, cold) = (size_of::<Hot>(), size_of::<Cold>());
-        let index = SLOTS_PER_FLOW * size_of::<u32>();
+        let index = SLOTS_PER_FLOW as usize * size_of::<u32>();
         assert!(hot + cold + size_of::<Pair4>() + index <= 128);
         assert!(hot + cold + size_of::<Pair6>() + index <= 224);
     }

@@ -387,7 +387,7 @@ impl FlowTable {
     /// The entry of a connection that has not ended.
     #[inline]
     fn resolve(&self, flow: FlowRef) -> Option<Number> {
-        let number = self.memory.number(flow.number)?;
+        let number = self.memory.number(flow.number.raw())?;
         let hot = self.memory.hot(number);
         (hot.generation == flow.generation.get() && hot.state != State::Free as u8)
             .then_some(number)
@@ -396,7 +396,7 @@ impl FlowTable {
     #[inline]
     fn reference(&self, number: Number) -> Option<FlowRef> {
         Some(FlowRef {
-            number: number.raw(),
+            number,
             generation: NonZeroU32::new(self.memory.hot(number).generation)?,
         })
     }
@@ -414,9 +414,8 @@ impl FlowTable {
         let mut candidates = memory.candidates(hash);
         match key.tuple {
             Tuple::V4(tuple) => {
-                while let Some(number) = candidates.next() {
-                    if memory.family(number) == Family::V4
-                        && let Some(direction) = side(&memory.pair4(number).0, &tuple)
+                while let Some(number) = candidates.next(Family::V4) {
+                    if let Some(direction) = side(&memory.pair4(number).0, |it| it.is(&tuple))
                         && self.is_of(number, key.protocol)
                     {
                         return Some((number, direction));
@@ -424,9 +423,8 @@ impl FlowTable {
                 }
             }
             Tuple::V6(tuple) => {
-                while let Some(number) = candidates.next() {
-                    if memory.family(number) == Family::V6
-                        && let Some(direction) = side(&memory.pair6(number).0, &tuple)
+                while let Some(number) = candidates.next(Family::V6) {
+                    if let Some(direction) = side(&memory.pair6(number).0, |it| it.is(&tuple))
                         && self.is_of(number, key.protocol)
                     {
                         return Some((number, direction));
@@ -470,12 +468,12 @@ impl FlowTable {
     }
 }
 
-/// Which of an entry's tuples this one is.
+/// Which of an entry's tuples is equal.
 #[inline(always)]
-fn side<T: PartialEq>([original, reply]: &[T; 2], tuple: &T) -> Option<Direction> {
-    if original == tuple {
+fn side<T>([original, reply]: &[T; 2], is: impl Fn(&T) -> bool) -> Option<Direction> {
+    if is(original) {
         Some(Direction::Original)
-    } else if reply == tuple {
+    } else if is(reply) {
         Some(Direction::Reply)
     } else {
         None

@@ -72,8 +72,10 @@ pub(super) fn begin(segment: &Segment) -> Option<State> {
 
 /// Whether the segment changes no state, which is the rule.
 #[inline]
-pub(super) const fn carries_on(hot: &Hot, segment: &Segment) -> bool {
-    segment.is_plain() && hot.state == State::TcpEstablished as u8
+pub(super) fn carries_on(hot: &Hot, direction: Direction, segment: &Segment) -> bool {
+    segment.is_plain()
+        && (hot.state == State::TcpEstablished as u8
+            || (hot.state == State::TcpPickedUp as u8 && direction == Direction::Original))
 }
 
 /// What the next segment does; the state itself is for the caller to change.
@@ -87,7 +89,7 @@ pub(super) fn step(hot: &mut Hot, cold: &Cold, direction: Direction, segment: &S
 }
 
 /// Keeps the highest sequence number of the direction.
-#[inline]
+#[inline(always)]
 pub(super) fn remember_end(hot: &mut Hot, direction: Direction, segment: &Segment) {
     if segment.flags.intersects(TcpFlags::RST) {
         return;

@@ -1,5 +1,7 @@
 //! What a packet does to its connection.
 
+use std::num::NonZeroU32;
+
 use super::FlowTable;
 use super::entry::{Flags, FlowRef, Hot};
 use super::key::{Direction, FlowKey};
@@ -89,19 +91,49 @@ impl FlowTable {
     /// goes on, and may [begin](Self::begin) one.
     #[inline(always)]
     pub fn follow(&mut self, seen: &Seen, now: Tick) -> Option<Tracked> {
-        if let Some((number, direction)) = self.search_here(&seen.key, seen.hash) {
-            self.absorb(number);
-            let hot = self.memory.hot(number);
-            // Most packets come in the same tick as the one before.
-            if hot.last_seen() != now && hot.state().is_over(hot.last_seen(), now) {
-                self.counters.expired += 1;
-            } else if self.advance(number, direction, seen, now) {
-                self.counters.hits += 1;
-                return Some(self.part_of(number, direction, false));
-            }
-            self.release(number);
+        // The slow way is told of copies: what is `seen` stays in registers.
+        let Seen {
+            key,
+            hash,
+            len_bytes,
+            upper,
+        } = *seen;
+        let (number, direction) = self.search_here(&key, hash)?;
+        let hot = self.memory.hot_mut(number);
+        // Most packets come in the same tick as the one before, and say nothing new.
+        if hot.last_seen() == now && !hot.has(Flags::SHORTCUT) && carries_on(hot, direction, &upper)
+        {
+            hot.took(direction, len_bytes);
+            self.counters.hits += 1;
+            return part_of(hot, number, direction);
         }
-        None
+        if !self.go_on(number, direction, (upper, len_bytes), now) {
+            return None;
+        }
+        self.counters.hits += 1;
+        part_of(self.memory.hot(number), number, direction)
+    }
+
+    /// Takes down what a packet of a connection says that is not merely like the one before. False when the connection
+    /// is over, or begins anew: then it is forgotten.
+    #[inline(never)]
+    fn go_on(
+        &mut self,
+        number: Number,
+        direction: Direction,
+        said: (Upper, u32),
+        now: Tick,
+    ) -> bool {
+        self.absorb(number);
+        let hot = self.memory.hot(number);
+        let is_over = hot.state().is_over(hot.last_seen(), now);
+        if is_over {
+            self.counters.expired += 1;
+        } else if self.advance(number, direction, said, now) {
+            return true;
+        }
+        self.release(number);
+        false
     }
 
     /// Begins the connection of a packet that [follows](Self::follow) none.
@@ -121,24 +153,21 @@ impl FlowTable {
             return Tracked::Full;
         };
         self.first(number, state, seen);
-        self.part_of(number, Direction::Original, true)
-    }
-
-    #[inline(always)]
-    fn part_of(&self, number: Number, direction: Direction, is_new: bool) -> Tracked {
-        let hot = self.memory.hot(number);
-        match self.reference(number) {
-            Some(flow) => Tracked::Flow {
+        match part_of(self.memory.hot(number), number, Direction::Original) {
+            Some(Tracked::Flow {
                 flow,
                 direction,
-                is_new,
-                translated: hot.has(Flags::TRANSLATED),
-                decided: Decided {
-                    epoch: hot.epoch,
-                    decision: hot.egress[direction.index()],
-                },
+                translated,
+                decided,
+                ..
+            }) => Tracked::Flow {
+                flow,
+                direction,
+                is_new: true,
+                translated,
+                decided,
             },
-            None => Tracked::Stray,
+            _ => Tracked::Stray,
         }
     }
 
@@ -161,23 +190,26 @@ impl FlowTable {
 
     /// Takes down what a further packet says. False when it begins a connection anew.
     #[inline(always)]
-    fn advance(&mut self, number: Number, direction: Direction, seen: &Seen, now: Tick) -> bool {
+    fn advance(
+        &mut self,
+        number: Number,
+        direction: Direction,
+        (upper, len_bytes): (Upper, u32),
+        now: Tick,
+    ) -> bool {
         let hot = self.memory.hot_mut(number);
         let (state, last_seen) = (hot.state(), hot.last_seen());
-        let after = if carries_on(hot, direction, &seen.upper) {
+        let after = if carries_on(hot, direction, &upper) {
             state
         } else {
-            match self.state_after(number, direction, seen.upper, now) {
+            match self.state_after(number, direction, upper, now) {
                 Some(after) => after,
                 None => return false,
             }
         };
         let hot = self.memory.hot_mut(number);
-        hot.count(direction, seen.len_bytes);
+        hot.took(direction, len_bytes);
         hot.last_seen = now.0;
-        if direction == Direction::Reply {
-            hot.flags |= Flags::REPLIED;
-        }
         if state != after {
             // Each step of the end is to be seen.
             self.lengthen(number);
@@ -189,7 +221,6 @@ impl FlowTable {
     }
 
     /// The state behind a packet that does not merely carry on; `None` when it begins a connection anew.
-    #[inline(never)]
     fn state_after(
         &mut self,
         number: Number,
@@ -226,7 +257,7 @@ impl FlowTable {
 #[inline(always)]
 fn carries_on(hot: &mut Hot, direction: Direction, upper: &Upper) -> bool {
     match upper {
-        Upper::Tcp(segment) if tcp::carries_on(hot, segment) => {
+        Upper::Tcp(segment) if tcp::carries_on(hot, direction, segment) => {
             tcp::remember_end(hot, direction, segment);
             true
         }
@@ -236,4 +267,22 @@ fn carries_on(hot: &mut Hot, direction: Direction, upper: &Upper) -> bool {
         }
         _ => false,
     }
+}
+
+/// What a packet of a connection is, which is not its first.
+#[inline(always)]
+fn part_of(hot: &Hot, number: Number, direction: Direction) -> Option<Tracked> {
+    Some(Tracked::Flow {
+        flow: FlowRef {
+            number,
+            generation: NonZeroU32::new(hot.generation)?,
+        },
+        direction,
+        is_new: false,
+        translated: hot.has(Flags::TRANSLATED),
+        decided: Decided {
+            epoch: hot.epoch,
+            decision: hot.egress[direction.index()],
+        },
+    })
 }

@@ -128,6 +128,18 @@ impl FlowTable {
         })
     }
 
+    /// With which addresses and ports a packet goes on, which came with `came` and whose connection and direction were
+    /// found just now.
+    #[inline(always)]
+    pub(crate) fn onward(&self, came: &Tuple, found: (FlowRef, Direction)) -> Tuple {
+        let (flow, direction) = found;
+        let back = direction.opposite().index();
+        match came {
+            Tuple::V4(_) => Tuple::V4(self.memory.pair4(flow.number).0[back].mirrored()),
+            Tuple::V6(_) => Tuple::V6(self.memory.pair6(flow.number).0[back].mirrored()),
+        }
+    }
+
     /// With which addresses and ports packets of a direction come. `None` when the connection ended.
     pub fn arriving(&self, flow: FlowRef, direction: Direction) -> Option<Tuple> {
         let number = self.resolve(flow)?;

@@ -271,7 +271,7 @@ pub struct Track {
     pub is_new: bool,
     /// It is an ICMP error about a packet of the connection, and itself none of its packets.
     pub related: bool,
-    /// The connection's packets are translated.
+    /// The connection's packets are translated; of its own packets, this one was not yet.
     pub translated: bool,
     /// What was decided before about packets of its direction.
     pub decided: Decided,

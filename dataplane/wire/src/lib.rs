@@ -62,7 +62,8 @@ pub use protocol::{Ecn, Protocol};
 pub use sctp::SctpHeader;
 pub use tcp::{TcpFlags, TcpHeader};
 pub use translate::{
-    Ends, UpperPart, translate, translate_plain_v4, translate_plain_v6, translate_v4, translate_v6,
+    AddressChange, Ends, UpperPart, translate, translate_plain_v4, translate_plain_v6,
+    translate_v4, translate_v6,
 };
 pub use udp::UdpHeader;
 pub use vlan::{VlanHeader, VlanTags};

@@ -15,7 +15,7 @@ use crate::sctp;
 use crate::tcp::TcpHeader;
 use crate::udp::UdpHeader;
 
-pub use plain::{translate_plain_v4, translate_plain_v6};
+pub use plain::{AddressChange, translate_plain_v4, translate_plain_v6};
 
 /// Addresses and ports of a packet. The families of both addresses are the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -22,24 +22,35 @@ pub(crate) use read::flow_hash;
 use read::Message;
 
 pub(crate) fn process(packets: &mut [Packet], context: &mut Context<'_>) {
-    let now = Tick::of_ns(context.now_ns);
+    let under = Under {
+        now: Tick::of_ns(context.now_ns),
+        epoch: context.tables.epoch() as u32,
+    };
     super::each(Stage::Conntrack, packets, context, |packet, context| {
         let network = packet.headers.network;
         if matches!(network, Network::V4 | Network::V6) {
-            track(packet, now, context)
+            track(packet, under, context)
         } else {
             Ok(())
         }
     });
 }
 
+/// What is the same for all packets of a batch.
+#[derive(Clone, Copy)]
+struct Under {
+    now: Tick,
+    /// Version of the tables, as an entry holds it.
+    epoch: u32,
+}
+
 #[inline]
-fn track(packet: &mut Packet, now: Tick, context: &mut Context<'_>) -> Result<(), DropReason> {
+fn track(packet: &mut Packet, under: Under, context: &mut Context<'_>) -> Result<(), DropReason> {
     let headers = &mut packet.headers;
     let first = packet.frames.first_mut().ok_or(DropReason::Truncated)?;
     let bytes = context.umem.bytes_mut(first);
     let Some(upper) = read::upper(headers, bytes) else {
-        return track_any(packet, now, context);
+        return track_any(packet, under.now, context);
     };
     let Some(tuple) = Tuple::new(headers.source, headers.destination, headers.ports) else {
         return Ok(());
@@ -55,8 +66,8 @@ fn track(packet: &mut Packet, now: Tick, context: &mut Context<'_>) -> Result<()
     };
     match tuple {
         // What follows is compiled for each family.
-        Tuple::V4(tuple) => track_whole(whole, tuple, upper, (now, context)),
-        Tuple::V6(tuple) => track_whole(whole, tuple, upper, (now, context)),
+        Tuple::V4(tuple) => track_whole(whole, tuple, upper, (under, context)),
+        Tuple::V6(tuple) => track_whole(whole, tuple, upper, (under, context)),
     }
     Ok(())
 }
@@ -77,7 +88,7 @@ fn track_whole(
     whole: Whole<'_>,
     tuple: impl Into<Tuple>,
     upper: Upper,
-    (now, context): (Tick, &mut Context<'_>),
+    (under, context): (Under, &mut Context<'_>),
 ) {
     let tuple = tuple.into();
     let protocol = whole.headers.protocol.0;
@@ -89,14 +100,14 @@ fn track_whole(
         translated,
         decided,
         ..
-    }) = context.flows.follow(&seen, now)
+    }) = context.flows.follow(&seen, under.now)
     else {
         return;
     };
     *whole.track = Track {
         flow: Some(flow),
         direction,
-        translated,
+        translated: false,
         decided,
         ..*whole.track
     };
@@ -104,21 +115,26 @@ fn track_whole(
         return;
     }
     if whole.outside.is_some() {
-        outside::remember(*whole.outside, whole.track, context);
+        let track = Track {
+            translated,
+            ..*whole.track
+        };
+        outside::remember(*whole.outside, &track, context);
     }
     // What was decided under these tables has its backend, and needs no more than its other addresses and ports.
-    if decided.epoch == context.tables.epoch() as u32 && !*whole.sought {
+    if decided.epoch == under.epoch && !*whole.sought {
         let onward = context.flows.onward(&tuple, (flow, direction));
-        let way = (tuple, onward);
         let field = whole.checksum.field();
-        let done = service::translate_plain(whole.bytes, whole.headers, way, field);
-        if done {
+        if service::translate_plain(whole.bytes, whole.headers, onward, field) {
             *whole.translation = Some(Translation {
                 came: tuple,
                 chosen: None,
             });
+            return;
         }
     }
+    // The stage does it.
+    whole.track.translated = true;
 }
 
 /// Any packet.

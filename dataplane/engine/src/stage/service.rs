@@ -39,9 +39,8 @@ pub(crate) fn process(packets: &mut [Packet], context: &mut Context<'_>) {
         packets,
         context,
         |packet, context| match packet.track.flow {
+            // It is not to be translated, or conntrack did it with `translate_plain`.
             Some(_) if !packet.track.translated => Ok(()),
-            // Conntrack did it, with `translate_plain`.
-            Some(_) if packet.translation.is_some() && !packet.sought => Ok(()),
             Some(flow) => go_on(packet, flow, context),
             None if context.tables.services().is_empty() => Ok(()),
             None => choose(packet, context),

@@ -4,9 +4,10 @@
 //! Words are added as they lie in the packet: swapping all bytes of a ones' complement sum swaps its own (RFC 1071
 //! section 2(B)), and 2^64, 2^32 and 2^16 are all 1 in it.
 
-use zerocopy::transmute;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, transmute};
 
 use crate::checksum::{self, ChecksumField};
+use crate::ethernet::EthernetHeader;
 use crate::ipv4::Ipv4Header;
 use crate::ipv6::Ipv6Header;
 use crate::protocol::Protocol;
@@ -16,51 +17,77 @@ use crate::udp::UdpHeader;
 /// Offset of the checksum in an IPv4 header (RFC 791 section 3.1). Both addresses are behind it.
 const IP_CHECKSUM_AT: usize = 10;
 
-/// What is touched of a packet ends with the checksum of its upper header.
-const TCP4: usize = Ipv4Header::LEN + TcpHeader::CHECKSUM_AT + 2;
-const UDP4: usize = Ipv4Header::LEN + UdpHeader::CHECKSUM_AT + 2;
-const TCP6: usize = Ipv6Header::LEN + TcpHeader::CHECKSUM_AT + 2;
-const UDP6: usize = Ipv6Header::LEN + UdpHeader::CHECKSUM_AT + 2;
+/// Where the upper header begins.
+const UPPER4: usize = EthernetHeader::LEN + Ipv4Header::LEN;
+const UPPER6: usize = EthernetHeader::LEN + Ipv6Header::LEN;
 
-/// Replaces addresses and ports of a packet that begins with its IPv4 header, which was parsed before: it has no
-/// options, and behind it is whole TCP or UDP. `new` as in [`translate_v4`](super::translate_v4).
+/// What is touched of a frame ends with the checksum of its upper header.
+const TCP4: usize = UPPER4 + TcpHeader::CHECKSUM_AT + 2;
+const UDP4: usize = UPPER4 + UdpHeader::CHECKSUM_AT + 2;
+const TCP6: usize = UPPER6 + TcpHeader::CHECKSUM_AT + 2;
+const UDP6: usize = UPPER6 + UdpHeader::CHECKSUM_AT + 2;
+
+/// How the sum of a packet's addresses changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(transparent)]
+pub struct AddressChange(u32);
+
+impl AddressChange {
+    /// From some IPv6 addresses to others; words as in [`translate_v6`](super::translate_v6).
+    #[inline(always)]
+    pub const fn new(before: [u64; 4], after: [u64; 4]) -> Self {
+        Self(halved(add(!total(before), total(after))))
+    }
+
+    /// The way back.
+    #[inline(always)]
+    #[must_use]
+    pub const fn back(self) -> Self {
+        Self(!self.0)
+    }
+}
+
+/// Replaces addresses and ports of a frame whose Ethernet and IPv4 header were parsed before: there are no options, and
+/// behind is whole TCP, or else UDP. `new` as in [`translate_v4`](super::translate_v4).
 ///
-/// Nothing is changed, and false said, when a header is cut or the protocol is another one.
+/// Nothing is changed, and false said, when a header is cut.
 #[inline(always)]
 pub fn translate_plain_v4(
-    packet: &mut [u8],
+    frame: &mut [u8],
     protocol: Protocol,
     field: ChecksumField,
     new: (u64, u32),
 ) -> bool {
-    match protocol {
-        Protocol::UDP => v4::<UDP4>(packet, field, new),
-        Protocol::TCP => v4::<TCP4>(packet, field, new),
-        _ => None,
-    }
-    .is_some()
+    let done = if protocol == Protocol::TCP {
+        v4::<TCP4>(frame, field, new)
+    } else {
+        v4::<UDP4>(frame, field, new)
+    };
+    done.is_some()
 }
 
-/// As [`translate_plain_v4`], for IPv6 without extension headers. `new` as in [`translate_v6`](super::translate_v6).
+/// As [`translate_plain_v4`], for IPv6 without extension headers. `new` as in [`translate_v6`](super::translate_v6),
+/// with how it changes the addresses that are there.
 #[inline(always)]
 pub fn translate_plain_v6(
-    packet: &mut [u8],
+    frame: &mut [u8],
     protocol: Protocol,
     field: ChecksumField,
-    new: ([u64; 4], u32),
+    new: (([u64; 4], u32), AddressChange),
 ) -> bool {
-    match protocol {
-        Protocol::UDP => v6::<UDP6>(packet, field, new),
-        Protocol::TCP => v6::<TCP6>(packet, field, new),
-        _ => None,
-    }
-    .is_some()
+    let done = if protocol == Protocol::TCP {
+        v6::<TCP6>(frame, field, new)
+    } else {
+        v6::<UDP6>(frame, field, new)
+    };
+    done.is_some()
 }
 
 #[inline(always)]
-fn v4<const LEN: usize>(packet: &mut [u8], field: ChecksumField, new: (u64, u32)) -> Option<()> {
-    let packet = packet.first_chunk_mut::<LEN>()?;
-    let (ip, upper) = packet.split_first_chunk_mut::<{ Ipv4Header::LEN }>()?;
+fn v4<const LEN: usize>(frame: &mut [u8], field: ChecksumField, new: (u64, u32)) -> Option<()> {
+    let frame = frame.first_chunk_mut::<LEN>()?;
+    let (head, upper) = frame.split_first_chunk_mut::<UPPER4>()?;
+    let ip = head.last_chunk_mut::<{ Ipv4Header::LEN }>()?;
     let addresses = ip.last_chunk_mut::<8>()?;
     let change = halved(add(!u64::from_ne_bytes(*addresses), new.0));
     *addresses = new.0.to_ne_bytes();
@@ -71,16 +98,14 @@ fn v4<const LEN: usize>(packet: &mut [u8], field: ChecksumField, new: (u64, u32)
 
 #[inline(always)]
 fn v6<const LEN: usize>(
-    packet: &mut [u8],
+    frame: &mut [u8],
     field: ChecksumField,
-    new: ([u64; 4], u32),
+    ((addresses, ports), change): (([u64; 4], u32), AddressChange),
 ) -> Option<()> {
-    let packet = packet.first_chunk_mut::<LEN>()?;
-    let (ip, upper) = packet.split_first_chunk_mut::<{ Ipv6Header::LEN }>()?;
-    let addresses = ip.last_chunk_mut::<32>()?;
-    let change = halved(add(!total(transmute!(*addresses)), total(new.0)));
-    *addresses = transmute!(new.0);
-    translate_upper(upper, (field, LEN == UDP6), change, new.1)
+    let frame = frame.first_chunk_mut::<LEN>()?;
+    let (head, upper) = frame.split_first_chunk_mut::<UPPER6>()?;
+    *head.last_chunk_mut::<32>()? = transmute!(addresses);
+    translate_upper(upper, (field, LEN == UDP6), change.0, ports)
 }
 
 /// The upper header ends with its checksum, as far as it is given.
@@ -96,12 +121,10 @@ fn translate_upper(
     let before = u32::from_ne_bytes(*place);
     *place = ports.to_ne_bytes();
     let present = u16::from_ne_bytes(*checksum);
-    if is_udp && present == 0 {
-        return Some(());
-    }
     let after = match field {
-        // It holds the pseudo-header's sum, where no ports are.
+        // It holds the pseudo-header's sum, where no ports are; that is never 0.
         ChecksumField::Partial => !moved(!present, addresses),
+        ChecksumField::Full if is_udp && present == 0 => 0,
         ChecksumField::Full => {
             let whole = moved(present, add32(addresses, add32(!before, ports)));
             if is_udp {
@@ -156,6 +179,8 @@ mod tests {
     use crate::build::Packet;
     use crate::translate::{Ends, UpperPart, translate};
 
+    const L3: usize = EthernetHeader::LEN;
+
     fn ends(v6: bool, (source, destination): (u128, u128), ports: (u16, u16)) -> Ends {
         let address = |bits: u128| match v6 {
             true => IpAddr::V6(Ipv6Addr::from_bits(bits)),
@@ -174,13 +199,24 @@ mod tests {
             true => packet.udp(old.ports.0, old.ports.1),
             false => packet.tcp(old.ports.0, old.ports.1),
         };
-        packet.payload(payload).build_network()
+        packet.payload(payload).build()
     }
 
-    fn short(bytes: &mut [u8], protocol: Protocol, field: ChecksumField, new: &Ends) -> bool {
-        match (new.words4(), new.words6()) {
-            (Some(new), _) => translate_plain_v4(bytes, protocol, field, new),
-            (_, Some(new)) => translate_plain_v6(bytes, protocol, field, new),
+    fn short(
+        frame: &mut [u8],
+        (protocol, field): (Protocol, ChecksumField),
+        (old, new): (&Ends, &Ends),
+        back: bool,
+    ) -> bool {
+        match (new.words4(), old.words6().zip(new.words6())) {
+            (Some(new), _) => translate_plain_v4(frame, protocol, field, new),
+            (_, Some((old, new))) => {
+                let change = match back {
+                    false => AddressChange::new(old.0, new.0),
+                    true => AddressChange::new(new.0, old.0).back(),
+                };
+                translate_plain_v6(frame, protocol, field, (new, change))
+            }
             _ => false,
         }
     }
@@ -198,6 +234,7 @@ mod tests {
             (ports, new_ports) in (any::<(u16, u16)>(), any::<(u16, u16)>()),
             (same_source, same_destination) in (any::<bool>(), any::<bool>()),
             payload in prop::collection::vec(any::<u8>(), 0..40),
+            back: bool,
             checksum in prop::option::of(prop_oneof![Just(0), Just(0xffff), any::<u16>()]),
         ) {
             let new = (if same_source { old.0 } else { new.0 }, if same_destination { old.1 } else { new.1 });
@@ -208,22 +245,22 @@ mod tests {
                 false => (Protocol::TCP, TcpHeader::CHECKSUM_AT),
             };
             let mut long = packet(&old, is_udp, field, &payload);
-            let upper_at = if v6 { Ipv6Header::LEN } else { Ipv4Header::LEN };
+            let upper_at = if v6 { UPPER6 } else { UPPER4 };
             // A sender's wrong checksum stays as wrong. A pseudo-header's sum is never 0.
-            if let Some(checksum) = checksum.filter(|it| *it != 0 || !partial || is_udp) {
+            if let Some(checksum) = checksum.filter(|it| *it != 0 || !partial) {
                 long[upper_at + at..][..2].copy_from_slice(&checksum.to_be_bytes());
             }
             let mut brief = long.clone();
-            let upper = UpperPart { protocol, at: upper_at, len: long.len() - upper_at, field };
-            prop_assert!(translate(&mut long, Some(upper), &old, &new));
-            prop_assert!(short(&mut brief, protocol, field, &new));
+            let upper = UpperPart { protocol, at: upper_at - L3, len: long.len() - upper_at, field };
+            prop_assert!(translate(&mut long[L3..], Some(upper), &old, &new));
+            prop_assert!(short(&mut brief, (protocol, field), (&old, &new), back));
             prop_assert_eq!(brief, long);
         }
 
         #[test]
         fn what_is_cut_is_left_alone(
             (v6, is_udp) in (any::<bool>(), any::<bool>()),
-            len in 0_usize..60,
+            len in 0_usize..80,
         ) {
             let (old, new) = (ends(v6, (1, 2), (3, 4)), ends(v6, (5, 6), (7, 8)));
             let field = ChecksumField::Full;
@@ -237,8 +274,7 @@ mod tests {
             bytes.truncate(len.min(whole - 1));
             let before = bytes.clone();
             let protocol = if is_udp { Protocol::UDP } else { Protocol::TCP };
-            prop_assert!(!short(&mut bytes, protocol, field, &new));
-            prop_assert!(!short(&mut bytes, Protocol::SCTP, field, &new));
+            prop_assert!(!short(&mut bytes, (protocol, field), (&old, &new), false));
             prop_assert_eq!(bytes, before);
         }
     }

@@ -10,7 +10,7 @@ use weft_wire::{
 use crate::drop_reason::DropReason;
 use crate::packet::{Headers, Packet, Translation};
 use crate::pipeline::Context;
-use crate::table::flow::Tuple;
+use crate::table::flow::{Onward, Tuple};
 
 /// Gives the packet the addresses and ports `there`, and takes down what it came with.
 #[inline(never)]
@@ -45,12 +45,13 @@ pub(super) fn translate_from(
 }
 
 /// Where network and upper header are without options or extension headers.
-const PLAIN4: (u16, u16) = plain(Ipv4Header::LEN);
-const PLAIN6: (u16, u16) = plain(Ipv6Header::LEN);
+const PLAIN4: u32 = places(EthernetHeader::LEN, EthernetHeader::LEN + Ipv4Header::LEN);
+const PLAIN6: u32 = places(EthernetHeader::LEN, EthernetHeader::LEN + Ipv6Header::LEN);
 
-const fn plain(ip_len: usize) -> (u16, u16) {
-    let l3 = EthernetHeader::LEN;
-    (l3 as u16, (l3 + ip_len) as u16)
+/// In one word, which one comparison is about.
+#[inline(always)]
+const fn places(l3: usize, l4: usize) -> u32 {
+    l3 as u32 | (l4 as u32) << 16
 }
 
 /// As [`translate`], of a whole packet of TCP or UDP, where conntrack has its header at hand. False when there are IPv4
@@ -59,21 +60,20 @@ const fn plain(ip_len: usize) -> (u16, u16) {
 pub(crate) fn translate_plain(
     bytes: &mut [u8],
     headers: &mut Headers,
-    (came, there): (Tuple, Tuple),
+    onward: Onward,
     field: ChecksumField,
 ) -> bool {
-    let Some((_, packet)) = bytes.split_first_chunk_mut::<{ EthernetHeader::LEN }>() else {
-        return false;
-    };
-    let (protocol, at) = (headers.protocol, (headers.l3, headers.l4));
-    let done = match (came, there) {
-        (Tuple::V4(_), Tuple::V4(new)) => {
-            at == PLAIN4 && translate_plain_v4(packet, protocol, field, new.parts())
-        }
-        (Tuple::V6(_), Tuple::V6(new)) => {
-            at == PLAIN6 && translate_plain_v6(packet, protocol, field, new.parts())
-        }
-        _ => false,
+    let at = places(usize::from(headers.l3), usize::from(headers.l4));
+    let protocol = headers.protocol;
+    let (done, there) = match onward {
+        Onward::V4(new) => (
+            at == PLAIN4 && translate_plain_v4(bytes, protocol, field, new.parts()),
+            Tuple::V4(new),
+        ),
+        Onward::V6(new, change) => (
+            at == PLAIN6 && translate_plain_v6(bytes, protocol, field, (new.parts(), change)),
+            Tuple::V6(new),
+        ),
     };
     if done {
         (headers.source, headers.destination) = (there.source(), there.destination());

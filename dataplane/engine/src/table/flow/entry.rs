@@ -1,5 +1,6 @@
 //! One connection, as its bytes lie in the region.
 
+use weft_wire::AddressChange;
 use zerocopy::native_endian::U64;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -85,10 +86,18 @@ const _: () = assert!(size_of::<Neighbour>() == 8);
 #[repr(C)]
 pub(super) struct Pair4(pub(super) [Tuple4; 2]);
 
-/// The same of IPv6.
+/// The same of IPv6, and how the sum of the addresses changes in the original direction: they are many words to add for
+/// every packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
-pub(super) struct Pair6(pub(super) [Tuple6; 2]);
+pub(super) struct Pair6(pub(super) [Tuple6; 2], pub(super) AddressChange);
+
+impl Pair6 {
+    pub(super) fn new(tuples: [Tuple6; 2]) -> Self {
+        let (came, there) = (tuples[0].parts().0, tuples[1].mirrored().parts().0);
+        Self(tuples, AddressChange::new(came, there))
+    }
+}
 
 /// Bits of [`Hot::flags`].
 pub(super) struct Flags;

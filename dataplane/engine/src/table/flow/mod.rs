@@ -55,6 +55,7 @@ pub use shortcut::{Candidate, Shortcuts, Used};
 pub use state::{Standing, State, Tick};
 pub use tcp::Segment;
 pub use track::{Decided, Seen, Tracked, Upper};
+pub(crate) use translate::Onward;
 
 use crate::packet::{NextHop, PortId};
 use crate::table::service::BackendCounters;

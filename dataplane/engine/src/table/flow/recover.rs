@@ -101,7 +101,7 @@ impl FlowTable {
                 original.mirrored() == *reply
             }
             Family::V6 => {
-                let Pair6([original, reply]) = self.memory.pair6(number);
+                let Pair6([original, reply], _) = self.memory.pair6(number);
                 original.mirrored() == *reply
             }
         }

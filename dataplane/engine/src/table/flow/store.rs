@@ -53,7 +53,7 @@ impl FlowTable {
                 *self.memory.pair4_mut(number) = Pair4([original, reply]);
             }
             (Tuple::V6(original), Tuple::V6(reply)) => {
-                *self.memory.pair6_mut(number) = Pair6([original, reply]);
+                *self.memory.pair6_mut(number) = Pair6::new([original, reply]);
             }
             _ => unreachable!("the mirror of a tuple is of its family"),
         }
@@ -76,7 +76,10 @@ impl FlowTable {
     pub(super) fn set_reply(&mut self, number: Number, reply: Tuple) -> bool {
         match (self.memory.family(number), reply) {
             (Family::V4, Tuple::V4(reply)) => self.memory.pair4_mut(number).0[1] = reply,
-            (Family::V6, Tuple::V6(reply)) => self.memory.pair6_mut(number).0[1] = reply,
+            (Family::V6, Tuple::V6(reply)) => {
+                let pair = self.memory.pair6_mut(number);
+                *pair = Pair6::new([pair.0[0], reply]);
+            }
             _ => return false,
         }
         true
@@ -207,7 +210,7 @@ fn keys(memory: &FlowMemory, number: Number) -> (FlowKey, FlowKey) {
             (key(Tuple::V4(original)), key(Tuple::V4(reply)))
         }
         Family::V6 => {
-            let Pair6([original, reply]) = *memory.pair6(number);
+            let Pair6([original, reply], _) = *memory.pair6(number);
             (key(Tuple::V6(original)), key(Tuple::V6(reply)))
         }
     }

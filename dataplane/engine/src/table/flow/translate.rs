@@ -3,12 +3,20 @@
 //! An entry's two tuples say it all: a packet of one direction leaves with the mirror of the other direction's.
 
 use super::FlowTable;
-use super::entry::{Flags, FlowRef};
-use super::key::{Direction, FlowKey, Tuple};
+use super::entry::{Flags, FlowRef, Pair6};
+use super::key::{Direction, FlowKey, Tuple, Tuple4, Tuple6};
 use super::memory::Family;
 use super::state::Tick;
 use super::track::{Seen, Tracked};
 use crate::table::service::{BackendCounters, BackendId};
+use weft_wire::AddressChange;
+
+/// With which addresses and ports a packet goes on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Onward {
+    V4(Tuple4),
+    V6(Tuple6, AddressChange),
+}
 
 impl FlowTable {
     /// As [`FlowTable::begin`], of a connection whose replies come with the tuple `reply`: nothing is remembered
@@ -128,15 +136,21 @@ impl FlowTable {
         })
     }
 
-    /// With which addresses and ports a packet goes on, which came with `came` and whose connection and direction were
-    /// found just now.
+    /// With what a packet goes on, which came with `came` and whose connection and direction were found just now.
     #[inline(always)]
-    pub(crate) fn onward(&self, came: &Tuple, found: (FlowRef, Direction)) -> Tuple {
+    pub(crate) fn onward(&self, came: &Tuple, found: (FlowRef, Direction)) -> Onward {
         let (flow, direction) = found;
         let back = direction.opposite().index();
         match came {
-            Tuple::V4(_) => Tuple::V4(self.memory.pair4(flow.number).0[back].mirrored()),
-            Tuple::V6(_) => Tuple::V6(self.memory.pair6(flow.number).0[back].mirrored()),
+            Tuple::V4(_) => Onward::V4(self.memory.pair4(flow.number).0[back].mirrored()),
+            Tuple::V6(_) => {
+                let Pair6(tuples, change) = self.memory.pair6(flow.number);
+                let change = match direction {
+                    Direction::Original => *change,
+                    Direction::Reply => change.back(),
+                };
+                Onward::V6(tuples[back].mirrored(), change)
+            }
         }
     }
 

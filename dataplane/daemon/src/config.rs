@@ -79,7 +79,7 @@ pub struct Tuning {
     /// Real-time priority of the workers; 0: the scheduler treats them like any process. A pinned
     /// worker that competes with hundreds of starting programs otherwise loses most packets.
     pub priority: u8,
-    /// Connections each worker remembers, 128 bytes (IPv4) or 176 (IPv6) for each that is there. Too few and
+    /// Connections each worker remembers, 128 bytes (IPv4) or 180 (IPv6) for each that is there. Too few and
     /// new connections displace unanswered ones early, and are refused when all are established.
     pub flows: u32,
     /// Give TCP and UDP connections between two ports of this node shortcuts; 16,384 connections at once.

@@ -26,7 +26,7 @@ pub struct PipelineConfig {
     /// packets that collide.
     pub hash_seed: u64,
     /// Connections this worker can remember. Each takes 128 bytes (IPv4) or 180 (IPv6) once it is there;
-    /// before, room for it costs address space only (312 bytes).
+    /// before, room for it costs address space only (311 bytes).
     pub flows: u32,
     /// Number of the worker this pipeline is for, as in [`crate::PortEntry::worker`].
     pub worker: u16,

@@ -183,13 +183,13 @@ impl Hot {
     }
 }
 
-/// Sum over what names a connection: FNV-1a folded to 16 bits. Against tearing, not against malice.
-pub(super) fn seal(pair: &[u8], protocol: u8, generation: u32) -> u16 {
-    let step = |hash: u32, byte: &u8| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
-    let generation = generation.to_le_bytes();
-    let bytes = pair.iter().chain(&generation).chain([&protocol]);
-    let hash = bytes.fold(0x811c_9dc5, step);
-    (hash ^ (hash >> 16)) as u16
+/// Sum over what names a connection. Against tearing, not against malice.
+#[inline]
+pub(super) fn seal(pair: &[u32], protocol: u8, generation: u32) -> u16 {
+    let rest = [generation, u32::from(protocol)];
+    let step = |sum: u64, word: &u32| (sum ^ u64::from(*word)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    // A multiplication carries what differs to the upper bits.
+    (pair.iter().chain(&rest).fold(1, step) >> 48) as u16
 }
 
 /// A connection in the table. Holds until the connection ends; then it finds nothing.

@@ -1,6 +1,6 @@
 //! How entries come and go: free numbers, eviction, timeouts.
 
-use zerocopy::IntoBytes;
+use zerocopy::transmute_ref;
 
 use super::FlowTable;
 use super::entry::{self, Cold, Flags, Hot, Pair4, Pair6};
@@ -91,11 +91,17 @@ impl FlowTable {
 
     pub(super) fn seal(&self, number: Number) -> u16 {
         let hot = self.memory.hot(number);
-        let pair = match self.memory.family(number) {
-            Family::V4 => self.memory.pair4(number).as_bytes(),
-            Family::V6 => self.memory.pair6(number).as_bytes(),
-        };
-        entry::seal(pair, hot.protocol, hot.generation)
+        let (protocol, generation) = (hot.protocol, hot.generation);
+        match self.memory.family(number) {
+            Family::V4 => {
+                let words: &[u32; 6] = transmute_ref!(self.memory.pair4(number));
+                entry::seal(words, protocol, generation)
+            }
+            Family::V6 => {
+                let words: &[u32; 19] = transmute_ref!(self.memory.pair6(number));
+                entry::seal(words, protocol, generation)
+            }
+        }
     }
 
     /// Changes the state of an entry, and with it its timeout.

@@ -16,6 +16,7 @@ mod policy;
 mod segments;
 mod service;
 mod service_errors;
+mod service_known;
 mod service_model;
 mod shortcuts;
 mod sources;

@@ -324,7 +324,7 @@ static __always_inline void translate(struct __sk_buff *skb, struct data_packet 
 	bpf_l4_csum_replace(skb, checksum_at, 0, ports, flags);
 }
 
-SEC("tcx/egress")
+SEC("tc")
 int weft_shortcut_out(struct __sk_buff *skb)
 {
 	struct data_packet packet = {};
@@ -341,7 +341,7 @@ int weft_shortcut_out(struct __sk_buff *skb)
 	return bpf_redirect(skb->ifindex, 0);
 }
 
-SEC("tcx/ingress")
+SEC("tc")
 int weft_shortcut_in(struct __sk_buff *skb)
 {
 	struct data_packet packet = {};

@@ -52,8 +52,14 @@ pub enum Error {
         program: Program,
         /// Interface index.
         ifindex: u32,
-        /// EINVAL: before Linux 6.6.
-        source: io::Error,
+        /// libbpf's reason.
+        source: libbpf_rs::Error,
+    },
+    /// A program of shortcuts could not be taken away.
+    #[error("cannot detach a program of shortcuts: {source}")]
+    DetachShortcut {
+        /// libbpf's reason.
+        source: libbpf_rs::Error,
     },
     /// A descriptor could not be duplicated.
     #[error("cannot duplicate a program's descriptor: {0}")]

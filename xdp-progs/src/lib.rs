@@ -19,6 +19,7 @@
 
 pub mod device;
 mod error;
+mod filter;
 pub mod intf;
 mod link;
 mod load;
@@ -28,7 +29,8 @@ mod steering;
 mod verdict;
 
 pub use error::Error;
-pub use link::{TcxLink, XdpLink, XdpMode, detach_pinned, has_tcx};
+pub use filter::TcFilter;
+pub use link::{XdpLink, XdpMode, detach_pinned, has_tcx};
 pub use load::{PIN_NAMES, Program, Programs, ShortcutOut, SlotRange};
 pub use run::{ReceivedOn, RunResult};
 pub use shortcut::{Hold, Protocol, Shortcut, ShortcutMaps, Taken, Way};

@@ -103,49 +103,7 @@ impl XdpLink {
     }
 }
 
-/// A program of shortcuts at an interface (Linux 6.6, kernel/bpf/tcx.c).
-#[derive(Debug)]
-pub struct TcxLink(OwnedFd);
-
-impl TcxLink {
-    pub(crate) fn attach(
-        program: Program,
-        program_fd: BorrowedFd<'_>,
-        ifindex: u32,
-    ) -> Result<Self, Error> {
-        let hook = match program {
-            Program::ShortcutOut => libbpf_sys::BPF_TCX_EGRESS,
-            _ => libbpf_sys::BPF_TCX_INGRESS,
-        };
-        let fd = create(program_fd, ifindex, hook, 0);
-        fd.map(Self).map_err(|source| Error::AttachShortcut {
-            program,
-            ifindex,
-            source,
-        })
-    }
-
-    /// Detaches now; see [`XdpLink::detach`].
-    ///
-    /// # Errors
-    /// When the kernel refuses; a device that is gone is success.
-    pub fn detach(self) -> Result<(), Error> {
-        detach(self.0.as_fd()).map_err(|source| Error::Detach {
-            what: "a shortcut".to_owned(),
-            source,
-        })
-    }
-
-    /// Keeps the program attached beyond this process; see [`XdpLink::pin`].
-    ///
-    /// # Errors
-    /// When the kernel refuses, e.g. because the file exists or is not on a bpffs.
-    pub fn pin(&self, path: &Path) -> Result<(), Error> {
-        pin(self.0.as_fd(), path)
-    }
-}
-
-/// Whether this kernel has the hooks shortcuts need.
+/// Whether this kernel has tcx (Linux 6.6): on older ones shortcuts were not tried.
 pub fn has_tcx() -> bool {
     /// Every network namespace has it.
     const LOOPBACK: i32 = 1;

@@ -6,8 +6,9 @@ use std::path::Path;
 use libbpf_rs::{MapCore, MapFlags, MapHandle, Object, ObjectBuilder, OpenObject, ProgramMut};
 use zerocopy::IntoBytes;
 
+use crate::filter::TcFilter;
 use crate::intf::{SLOTS_MAX, WeftPort};
-use crate::link::{self, TcxLink, XdpLink, XdpMode};
+use crate::link::{self, XdpLink, XdpMode};
 use crate::steering::{Steering, SteeringMaps};
 use crate::{Error, Verdict};
 
@@ -89,8 +90,8 @@ impl ShortcutOut {
     ///
     /// # Errors
     /// [`Error::AttachShortcut`].
-    pub fn attach(&self, ifindex: u32) -> Result<TcxLink, Error> {
-        TcxLink::attach(Program::ShortcutOut, self.0.as_fd(), ifindex)
+    pub fn attach(&self, ifindex: u32) -> Result<(), Error> {
+        TcFilter::attach(Program::ShortcutOut, self.0.as_fd(), ifindex).map(drop)
     }
 }
 
@@ -231,9 +232,9 @@ impl Programs {
     ///
     /// # Errors
     /// [`Error::AttachShortcut`].
-    pub fn attach_shortcut_in(&self, ifindex: u32) -> Result<TcxLink, Error> {
+    pub fn attach_shortcut_in(&self, ifindex: u32) -> Result<TcFilter, Error> {
         let program = Program::ShortcutIn;
-        TcxLink::attach(program, self.program(program)?.as_fd(), ifindex)
+        TcFilter::attach(program, self.program(program)?.as_fd(), ifindex)
     }
 
     /// Makes the uplink program take exactly what `steering` says.

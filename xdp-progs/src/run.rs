@@ -89,7 +89,7 @@ impl Programs {
             .map_err(|source| Error::Run { program, source })?;
         let action = match is_xdp {
             true => Action::from_xdp(output.return_value),
-            false => Action::from_tcx(output.return_value),
+            false => Action::from_filter(output.return_value),
         };
         Ok(RunResult {
             action,

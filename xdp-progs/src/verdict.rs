@@ -1,11 +1,11 @@
 //! How the programs decide about a packet.
 
-/// `enum tcx_action_base` of `linux/bpf.h`: to the next program, and behind the last one on.
-const TCX_NEXT: i32 = -1;
+/// Of `linux/pkt_cls.h`: to the next program, and behind the last one on.
+const TC_ACT_UNSPEC: i32 = -1;
 /// Likewise.
-const TCX_DROP: i32 = 2;
+const TC_ACT_SHOT: i32 = 2;
 /// Likewise.
-const TCX_REDIRECT: i32 = 7;
+const TC_ACT_REDIRECT: i32 = 7;
 
 /// What becomes of a frame (`enum xdp_action` of the kernel).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,12 +29,12 @@ impl Action {
         }
     }
 
-    /// The same for the programs of shortcuts (`enum tcx_action_base`).
-    pub fn from_tcx(code: u32) -> Option<Self> {
+    /// The same for the programs of shortcuts (TC_ACT_*, `linux/pkt_cls.h`).
+    pub fn from_filter(code: u32) -> Option<Self> {
         match code.cast_signed() {
-            TCX_DROP => Some(Self::Drop),
-            TCX_NEXT => Some(Self::Pass),
-            TCX_REDIRECT => Some(Self::Redirect),
+            TC_ACT_SHOT => Some(Self::Drop),
+            TC_ACT_UNSPEC => Some(Self::Pass),
+            TC_ACT_REDIRECT => Some(Self::Redirect),
             _ => None,
         }
     }

@@ -16,22 +16,6 @@ const DIRECTORY: &str = "weft";
 /// Names of pinned links begin with this, and the port's id follows.
 const LINK_PREFIX: &str = "port_";
 
-/// Which link of a port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pin {
-    /// Its XDP program.
-    Xdp,
-    /// The program of shortcuts at its host end.
-    ShortcutIn,
-    /// The one at its far end.
-    ShortcutOut,
-}
-
-impl Pin {
-    /// All there may be.
-    pub const ALL: [Self; 3] = [Self::Xdp, Self::ShortcutIn, Self::ShortcutOut];
-}
-
 /// A mounted bpffs with our directory in it.
 #[derive(Debug)]
 pub struct Bpffs {
@@ -71,15 +55,9 @@ impl Bpffs {
         self.mount_point.join(DIRECTORY)
     }
 
-    /// Where a link of a port is pinned.
-    pub fn pin(&self, port: u16, pin: Pin) -> PathBuf {
-        let suffix = match pin {
-            Pin::Xdp => "",
-            Pin::ShortcutIn => "_in",
-            Pin::ShortcutOut => "_out",
-        };
-        self.directory()
-            .join(format!("{LINK_PREFIX}{port}{suffix}"))
+    /// Where the link of a port is pinned.
+    pub fn link(&self, port: u16) -> PathBuf {
+        self.directory().join(format!("{LINK_PREFIX}{port}"))
     }
 
     /// Removes the pin at `path`; none there is success.

@@ -7,10 +7,10 @@ use std::rc::Rc;
 
 use weft_api::dataplane::{Counter, Feature, PortKind};
 use weft_api::envelope::{ApiError, ErrorKind};
-use weft_xdp_progs::{Program, Programs, SlotRange, XdpLink, XdpMode};
+use weft_xdp_progs::{Program, Programs, SlotRange, TcFilter, XdpLink, XdpMode};
 use weft_xsk::{Bound, Umem, UmemError};
 
-use crate::bpffs::{Bpffs, Pin};
+use crate::bpffs::Bpffs;
 use crate::flows::Flows;
 use crate::interface::{self, Interface};
 use crate::protocol::{
@@ -18,7 +18,7 @@ use crate::protocol::{
 };
 use crate::queues::{Binder, open_packet_socket, queue_records, rings_of, wanted_queues};
 use crate::registry::{Place, Registry};
-use crate::shortcut_links::ShortcutLinks;
+use crate::shortcut_filters;
 
 /// Why the broker cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -53,7 +53,7 @@ struct BoundPort {
     /// None while the port is held.
     link: Option<XdpLink>,
     /// Of uplinks, and where the kernel has none: none.
-    shortcut_links: Option<ShortcutLinks>,
+    shortcut: Option<TcFilter>,
 }
 
 /// An answer's descriptors: shared, because a port may be gone before the last byte is sent.
@@ -181,7 +181,7 @@ impl Broker {
                 Some(installed.map_err(undo)?)
             }
         };
-        let shortcut_links = self
+        let shortcut = self
             .attach_shortcuts(place.id, interface.index, &request)
             .map_err(|error| self.undo(place, interface.index, &request.ifname, &error))?;
         let record = PortRecord {
@@ -199,7 +199,7 @@ impl Broker {
             sockets,
             packet_socket,
             link,
-            shortcut_links,
+            shortcut,
         };
         let descriptors = port.descriptors().collect();
         self.ports.insert(place, port);
@@ -264,12 +264,12 @@ impl Broker {
     /// one whose interface is gone. Returns what it was.
     pub fn unbind(&mut self, id: u16) -> Option<PortRecord> {
         let (slots, port) = self.ports.remove(id)?;
-        self.remove_pins(id);
+        self.remove_pin(id);
         if let Some(Err(error)) = port.link.map(XdpLink::detach) {
             tracing::warn!(%error, port = id, "the program goes with the last descriptor");
         }
-        if let Some(links) = port.shortcut_links {
-            links.detach();
+        if let Some(Err(error)) = port.shortcut.map(TcFilter::detach) {
+            tracing::debug!(%error, port = id, "the program goes with the interface");
         }
         self.uninstall(slots, port.record.ifindex);
         Some(port.record)
@@ -409,7 +409,7 @@ impl Broker {
             }
             PortKind::Uplink => self.programs.attach_best(ifindex, Program::Uplink)?,
         };
-        link.pin(&self.bpffs.pin(place.id, Pin::Xdp))?;
+        link.pin(&self.bpffs.link(place.id))?;
         Ok(link)
     }
 
@@ -420,13 +420,12 @@ impl Broker {
         port: u16,
         ifindex: u32,
         request: &BindRequest,
-    ) -> Result<Option<ShortcutLinks>, weft_xdp_progs::Error> {
+    ) -> Result<Option<TcFilter>, weft_xdp_progs::Error> {
         if request.kind == PortKind::Uplink || !self.has_tcx {
             return Ok(None);
         }
         let netns = request.netns.as_deref();
-        let pins = (&self.bpffs, port);
-        ShortcutLinks::attach(&self.programs, pins, ifindex, netns).map(Some)
+        shortcut_filters::attach(&self.programs, port, ifindex, netns).map(Some)
     }
 
     fn undo(
@@ -436,7 +435,7 @@ impl Broker {
         ifname: &str,
         error: &weft_xdp_progs::Error,
     ) -> ApiError {
-        self.remove_pins(place.id);
+        self.remove_pin(place.id);
         self.uninstall(place.slots, ifindex);
         let kind = if error.is_busy() {
             ErrorKind::Conflict
@@ -462,11 +461,9 @@ impl Broker {
         }
     }
 
-    fn remove_pins(&self, id: u16) {
-        for pin in Pin::ALL {
-            if let Err(error) = Bpffs::unpin(&self.bpffs.pin(id, pin)) {
-                tracing::warn!(%error, port = id, "cannot remove the pin of a link");
-            }
+    fn remove_pin(&self, id: u16) {
+        if let Err(error) = Bpffs::unpin(&self.bpffs.link(id)) {
+            tracing::warn!(%error, port = id, "cannot remove the pin of a link");
         }
     }
 }

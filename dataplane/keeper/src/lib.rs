@@ -14,7 +14,7 @@
 //! | [`broker`] | what is asked, done: memory, sockets, programs, pins |
 //! | `flows` | memory of the workers' connections |
 //! | [`registry`] | which port has which id and slots |
-//! | `shortcut_links` | the programs of shortcuts at both ends of a port |
+//! | `shortcut_filters` | the programs of shortcuts at both ends of a port |
 //! | [`bpffs`] | where links and maps are pinned |
 //! | [`interface`] | devices as the keeper's network namespace sees them |
 //!
@@ -40,7 +40,7 @@ pub mod protocol;
 mod queues;
 pub mod registry;
 pub mod server;
-mod shortcut_links;
+mod shortcut_filters;
 /// Shortcuts between ports, in maps that the keeper holds.
 pub mod shortcut {
     pub use weft_xdp_progs::intf::SHORTCUTS_MAX;

@@ -242,14 +242,8 @@ fn unbinding_detaches_and_frees_the_queue() {
     let mut keeper = node.connect();
     let request = BindRequest::new("pod0", PortKind::Pod);
     let first = keeper.bind(&request).unwrap();
-    let id = first.record.id;
-    let pinned = [
-        format!("port_{id}"),
-        format!("port_{id}_in"),
-        format!("port_{id}_out"),
-    ];
-    assert_eq!(pins(&node)[..3], pinned);
-    keeper.unbind(id).unwrap();
+    assert_eq!(pins(&node).len(), 4);
+    keeper.unbind(first.record.id).unwrap();
     assert_eq!(xdp_mode("pod0"), None);
     assert_eq!(pins(&node), ["ports", "verdicts", "xsks"]);
     keeper
@@ -264,20 +258,37 @@ fn unbinding_detaches_and_frees_the_queue() {
     assert_ne!(again.record.id, id, "an id rests before it is used again");
 }
 
+/// Whether the program is at the interface.
+fn has_filter(ifname: &str, hook: &str, program: &str) -> bool {
+    let output = std::process::Command::new("tc")
+        .args(["filter", "show", "dev", ifname, hook])
+        .output()
+        .unwrap();
+    String::from_utf8_lossy(&output.stdout).contains(program)
+}
+
 #[test]
-fn a_far_end_out_of_reach_only_has_no_shortcuts() {
+fn both_ends_have_the_programs_of_shortcuts_while_the_port_is_bound() {
     let node = Node::new();
     veth("pod0", "peer0", 1);
     let mut keeper = node.connect();
-    for nowhere in ["/nowhere", "/dev/null"] {
+    for (netns, reached) in [
+        (None, true),
+        (Some("/proc/thread-self/ns/net"), true),
+        (Some("/nowhere"), false),
+        (Some("/dev/null"), false),
+    ] {
+        if !reached {
+            ip("link del pod0");
+            veth("pod0", "peer0", 1);
+        }
         let mut request = BindRequest::new("pod0", PortKind::Pod);
-        request.netns = Some(nowhere.into());
+        request.netns = netns.map(Into::into);
         let port = bind_once_free(&mut keeper, &request);
-        let id = port.record.id;
-        let pinned = [format!("port_{id}"), format!("port_{id}_in")];
-        assert_eq!(pins(&node)[..2], pinned);
-        assert!(!pins(&node).contains(&format!("port_{id}_out")));
-        keeper.unbind(id).unwrap();
+        assert!(has_filter("pod0", "ingress", "weft_shortcut_i"));
+        assert_eq!(has_filter("peer0", "egress", "weft_shortcut_o"), reached);
+        keeper.unbind(port.record.id).unwrap();
+        assert!(!has_filter("pod0", "ingress", "weft_shortcut_i"));
     }
 }
 

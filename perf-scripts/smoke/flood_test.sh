@@ -47,5 +47,5 @@ expect 'connections that gave way' "$(flows node1 evicted)" -gt 10000
 
 kill -0 $idle || fail 'the idle connection ended'
 in_ns web ss -tnH 'sport = :5202' | grep -q ESTAB || fail 'the idle connection is gone'
-listed=$(weft --run-dir "$W/node1/run" flow list --port 5202 --output json)
+listed=$(weft --run-dir "$W/node1/run" flow list --pod shop/web --port 5202 --output json)
 expect 'the idle connection in the table' "$(jq '.flows | length' <<<"$listed")" -eq 1

@@ -11,8 +11,8 @@ use thread_priority::{
 /// How often a core is asked whether it runs.
 const TICK: Duration = Duration::from_millis(5);
 
-/// Shorter than this and every queue on the way holds what comes meanwhile.
-const SHORTEST: Duration = Duration::from_millis(50);
+/// Shorter than this and every queue on the way holds what comes meanwhile: a port among many has 32 frames.
+const SHORTEST: Duration = Duration::from_millis(10);
 
 /// Real-time priority above everything that is measured, below the kernel's own watchdogs.
 const PRIORITY: u8 = 90;

@@ -8,6 +8,9 @@ use crate::config::Tuning;
 /// Queues that must always find their minimum: Kubernetes' 110 pods, the node's port and uplinks.
 const QUEUES_EXPECTED: u64 = 128;
 
+/// And however many there are, so many more: a pool that ran dry would leave busy queues without.
+const QUEUES_MORE: u64 = 64;
+
 /// Most lent to a queue that saw no packet: room for the first ten 64 KiB segments of a connection.
 const FIRST_MAX: u32 = 256;
 
@@ -33,7 +36,8 @@ impl Lending {
     /// Frames that may be lent beyond the minimum of `queues` present and all expected ones, with
     /// `free` in the pool.
     pub fn spare(&self, free: usize, queues: u64) -> u32 {
-        let expected = u64::from(self.idle) * QUEUES_EXPECTED.saturating_sub(queues);
+        let to_come = QUEUES_EXPECTED.saturating_sub(queues).max(QUEUES_MORE);
+        let expected = u64::from(self.idle) * to_come;
         (free as u64).saturating_sub(self.reserved + expected) as u32
     }
 
@@ -78,6 +82,16 @@ mod tests {
         assert!(lent.iter().all(|lend| *lend >= 32), "{lent:?}");
         assert!(free >= FRAMES as usize / 16, "{free} left");
         assert!(lent[0] >= 512, "{lent:?}");
+    }
+
+    #[test]
+    fn more_ports_than_expected_leave_some_frames() {
+        let lending = lending();
+        let mut free = FRAMES;
+        for queues in 0..140 {
+            let lend = lending.at_first(lending.spare(free as usize, queues));
+            free = free.checked_sub(lend).expect("the pool ran dry");
+        }
     }
 
     #[test]

@@ -4,22 +4,7 @@
 . "$(dirname "$0")/../_lib.sh"
 . "$WEFT_ROOT/perf-scripts/topo/two-nodes.sh"
 . "$WEFT_ROOT/perf-scripts/_service.sh"
-
-by_shortcut() { value node1 '.shortcuts[] | select(.name == "packets") | .count'; }
-seen() { value node1 '.stages[] | select(.name == "parse") | .count'; }
-
-# mostly WHAT COMMAND...: runs it; its packets go by shortcuts.
-mostly() {
-  local what=$1 shortcut pipeline
-  shift
-  shortcut=$(by_shortcut)
-  pipeline=$(seen)
-  "$@" >/dev/null || fail "$what"
-  shortcut=$(($(by_shortcut) - shortcut))
-  pipeline=$(($(seen) - pipeline))
-  say "$what: $shortcut packets by the shortcut, $pipeline by the pipeline"
-  expect "packets by the shortcut, $what" "$shortcut" -gt "$pipeline"
-}
+. "$WEFT_ROOT/perf-scripts/_shortcut.sh"
 
 # whole NS ADDRESS PORT: a large file from the web server, byte by byte.
 whole() {
@@ -40,11 +25,11 @@ slices files files
 web_server files
 for address in 10.96.0.10 fd00:10:96::10; do
   within 5 "the service at $address" get reader "$address" /
-  mostly "TCP from a pod to $address" whole reader "$address" 80
-  mostly "TCP from the node to $address" whole node1 "$address" 80
+  mostly node1 "TCP from a pod to $address" whole reader "$address" 80
+  mostly node1 "TCP from the node to $address" whole node1 "$address" 80
   iperf_server files 9090
   server=$!
-  mostly "UDP from a pod to $address" in_ns reader iperf3 -c "$address" -p 90 -u -l 1200 -b 50M -t 2
+  mostly node1 "UDP from a pod to $address" in_ns reader iperf3 -c "$address" -p 90 -u -l 1200 -b 50M -t 2
   finish $server TERM
 done
-mostly 'TCP from the node to a pod' whole node1 "$(ip4 files)" 8080
+mostly node1 'TCP from the node to a pod' whole node1 "$(ip4 files)" 8080

@@ -6,7 +6,7 @@
 #   two_nodes middle    like the first, but the wire runs through namespace `middle` (interfaces a
 #                       and b): the script's function middle_is_wired has to connect them
 #   two_nodes ipv6      like `middle`, with an IPv6-only underlay
-# Environment: WIRE_MTU (1500), WIRE_QUEUES (1).
+# Environment: WIRE_MTU (1500), WIRE_QUEUES (1), WIRE_OFFLOADS (on; off: as a network card without help).
 #
 # Pods: 10.244.N.0/24 and fd00:10:244:N::/64. Underlay: 192.0.2.N and 2001:db8::N.
 # `outside` answers on 203.0.113.1 and 2001:db8:ffff::1 and knows no route to any pod.
@@ -27,15 +27,14 @@ two_nodes() {
     middle | ipv6)
       namespace middle
       _wires middle a b
-      for n in 1 2; do
-        # The tool in the middle sees frames as they are: let no kernel leave checksums to a NIC.
-        in_ns "node$n" ethtool -K u0 tx off tso off gso off >/dev/null
-      done
+      # The tool in the middle sees frames as they are: let no kernel leave checksums to a NIC.
+      WIRE_OFFLOADS=off
       middle_is_wired
       ;;
     *) wire node1 u0 node2 u0 "${WIRE_MTU:-1500}" "${WIRE_QUEUES:-1}" ;;
   esac
   for n in 1 2; do
+    [[ ${WIRE_OFFLOADS:-on} == on ]] || in_ns "node$n" ethtool -K u0 tx off tso off gso off >/dev/null
     [[ $shape == ipv6 ]] || address "node$n" u0 "192.0.2.$n/24"
     address "node$n" u0 "2001:db8::$n/64"
     if [[ $shape == lan ]]; then _default_via_lan "$n"; else _outside_behind "$n"; fi

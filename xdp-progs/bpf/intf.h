@@ -21,7 +21,7 @@
 // Address, protocol and port of services for clients outside, per family.
 #define WEFT_FRONTENDS_MAX 65536
 
-// Shortcuts: two for each connection that has them. One costs 250 bytes.
+// Shortcuts: two for each connection that has them. One costs 280 bytes.
 #define WEFT_SHORTCUTS_MAX 32768
 
 // How one packet ended: the only key of the verdict counters. Every return of every program has its
@@ -53,7 +53,9 @@ enum weft_verdict {
 	// Shortcut program at the host end: sent on to another port of the node. It fails closed.
 	WEFT_SHORTCUT_TAKEN = 20,
 	WEFT_SHORTCUT_NONE = 21,
-	WEFT_VERDICTS = 22,
+	// Uplink program: out of the tunnel, into its pod.
+	WEFT_UPLINK_SHORTCUT = 22,
+	WEFT_VERDICTS = 23,
 };
 
 // Value of `ports`, keyed by interface index: its sockets are the XSK slots
@@ -124,6 +126,16 @@ struct weft_shortcut_key {
 };
 _Static_assert(sizeof(struct weft_shortcut_key) == 40, "weft_shortcut_key");
 
+// What is behind a shortcut.
+enum weft_shortcut_to {
+	// The node's own network namespace, at the far end of `tx_ifindex`.
+	WEFT_TO_NODE = 0,
+	// Another one there.
+	WEFT_TO_POD = 1,
+	// Another node, by VXLAN over IPv4; `tx_ifindex` is an uplink.
+	WEFT_TO_TUNNEL = 2,
+};
+
 // Value of `shortcuts`.
 struct weft_shortcut {
 	// Holds while it is that of `shortcut_state`.
@@ -137,20 +149,33 @@ struct weft_shortcut {
 	__u32 ticket;
 	// The largest IP packet the other interface takes.
 	__u32 mtu;
-	// A frame that has not the pod's and the gateway's address is not for the shortcut.
+	// A frame that has not the pod's and the gateway's address is not for the shortcut. In a tunnel they
+	// are those of its ends.
 	__u8 pod_mac[6];
 	__u8 gateway_mac[6];
+	// It goes on to this address.
 	__u8 peer_mac[6];
-	// The far end of `tx_ifindex` is in another network namespace.
-	__u8 to_pod;
+	// enum weft_shortcut_to.
+	__u8 to;
 	// The packets go on with the addresses and ports below, which are others.
 	__u8 translated;
 	__u8 source[16];
 	__u8 destination[16];
 	__be16 source_port_be;
 	__be16 destination_port_be;
+	// It goes on from this address.
+	__u8 sender_mac[6];
+	// Of the tunnel packets its packets come in, or go on in; all 0 without a tunnel.
+	__u8 tunnel_source_mac[6];
+	__u8 tunnel_destination_mac[6];
+	__be16 tunnel_port_be;
+	struct weft_address4 tunnel_source;
+	struct weft_address4 tunnel_destination;
+	__u32 vni;
+	__be16 vxlan_port_be;
+	__u16 pad;
 };
-_Static_assert(sizeof(struct weft_shortcut) == 80, "weft_shortcut");
+_Static_assert(sizeof(struct weft_shortcut) == 116, "weft_shortcut");
 
 // Value of `shortcut_uses`. The program counts, the dataplane says who may.
 struct weft_shortcut_use {

@@ -12,7 +12,6 @@
 #include <linux/bpf.h>
 #include <linux/if_packet.h>
 #include <linux/pkt_cls.h>
-#include <linux/tcp.h>
 #include <stddef.h>
 
 #include <bpf/bpf_endian.h>
@@ -21,163 +20,13 @@
 #include "intf.h"
 #include "maps.h"
 #include "parse.h"
-
-// Written by the dataplane.
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, WEFT_SHORTCUTS_MAX);
-	__type(key, struct weft_shortcut_key);
-	__type(value, struct weft_shortcut);
-} shortcuts SEC(".maps");
-
-// What went by each shortcut, by its place: the dataplane reads it through a mapping, and takes a single
-// shortcut back there.
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, WEFT_SHORTCUTS_MAX);
-	__type(key, __u32);
-	__type(value, struct weft_shortcut_use);
-} shortcut_uses SEC(".maps");
-
-// Which shortcuts hold: one word of it takes all of them back at once.
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct weft_shortcut_state);
-} shortcut_state SEC(".maps");
+#include "shortcut.h"
 
 // `tc_index` of a packet that `out` sends to the same interface again.
 #define AGAIN 0x7766
 
-// A packet, as far as shortcuts are concerned.
-struct data_packet {
-	struct weft_shortcut_key key;
-	struct ethhdr *ethernet;
-	// One of them.
-	struct iphdr *ip4;
-	struct ipv6hdr *ip6;
-	struct transport_ports *ports;
-	// Of the IP packet.
-	__u32 bytes;
-	// Of its IP header.
-	__u32 ip_header_bytes;
-	// Of what each piece of an uncut packet will have in front of its payload.
-	__u32 header_bytes;
-	// Of a TCP segment: the sequence number behind it.
-	__u32 end_sequence;
-};
-
-// Data or acknowledgements only: what changes a connection's state is for the dataplane to see.
-static __always_inline int tcp_data(struct cursor *cursor, struct data_packet *packet)
-{
-	struct tcphdr *tcp = take(cursor, sizeof(*tcp));
-	__u32 segment_bytes = packet->bytes - packet->ip_header_bytes;
-
-	if (!tcp || !tcp->ack || tcp->syn || tcp->fin || tcp->rst || tcp->urg ||
-	    segment_bytes < tcp->doff * 4)
-		return 0;
-	packet->ports = (struct transport_ports *)tcp;
-	packet->header_bytes += tcp->doff * 4;
-	packet->end_sequence = bpf_ntohl(tcp->seq) + segment_bytes - tcp->doff * 4;
-	return 1;
-}
-
-static __always_inline int udp_data(struct cursor *cursor, struct data_packet *packet)
-{
-	struct udphdr *udp = take(cursor, sizeof(*udp));
-
-	if (!udp || packet->bytes - packet->ip_header_bytes < sizeof(*udp))
-		return 0;
-	packet->ports = (struct transport_ports *)udp;
-	packet->header_bytes += sizeof(*udp);
-	return 1;
-}
-
-static __always_inline int transport_data(struct cursor *cursor, struct data_packet *packet,
-					  __u8 protocol)
-{
-	int is_data = 0;
-
-	packet->key.protocol = protocol;
-	if (protocol == IPPROTO_TCP)
-		is_data = tcp_data(cursor, packet);
-	else if (protocol == IPPROTO_UDP)
-		is_data = udp_data(cursor, packet);
-	if (is_data) {
-		packet->key.source_port_be = packet->ports->source_be;
-		packet->key.destination_port_be = packet->ports->destination_be;
-	}
-	return is_data;
-}
-
-// RFC 4291 section 2.5.5.2: an IPv4 address among those of IPv6.
-static __always_inline void map_address(__u8 *mapped, __be32 address)
-{
-	mapped[10] = 0xff;
-	mapped[11] = 0xff;
-	__builtin_memcpy(mapped + 12, &address, sizeof(address));
-}
-
-// `uncut` are the bytes of a packet that is yet to be cut, 0 of others. TCP makes it two segments at least
-// (tcp_tso_autosize, net/ipv4/tcp_output.c), which may be more than the header can say: it says 0 then, and
-// the kernel cuts it after it passed here.
-static __always_inline int data4(struct cursor *cursor, struct data_packet *packet, __u32 uncut)
-{
-	struct iphdr *ip = take(cursor, sizeof(*ip));
-
-	if (!ip || ip->version != 4 || ip->ihl != 5 || ip->ttl <= 1 ||
-	    ip->frag_off & bpf_htons(IPV4_FRAGMENT_MASK))
-		return 0;
-	packet->bytes = uncut ? uncut : bpf_ntohs(ip->tot_len);
-	packet->ip_header_bytes = sizeof(*ip);
-	packet->header_bytes = sizeof(*ip);
-	if (packet->bytes < sizeof(*ip))
-		return 0;
-	packet->ip4 = ip;
-	map_address(packet->key.source, ip->saddr);
-	map_address(packet->key.destination, ip->daddr);
-	return transport_data(cursor, packet, ip->protocol);
-}
-
-// RFC 2675: the one option of a packet whose length its header cannot say.
-struct jumbo_header {
-	__u8 next;
-	__u8 len;
-	__u8 option;
-	__u8 option_len;
-	__be32 bytes_be;
-};
-#define OPTION_JUMBO 0xc2
-
-// As IPv4; what is too long has an option that goes when it is cut.
-static __always_inline int data6(struct cursor *cursor, struct data_packet *packet, __u32 uncut)
-{
-	struct ipv6hdr *ip = take(cursor, sizeof(*ip));
-	const struct jumbo_header *jumbo;
-	__u8 protocol;
-
-	if (!ip || ip->version != 6 || ip->hop_limit <= 1)
-		return 0;
-	protocol = ip->nexthdr;
-	packet->bytes = uncut ? uncut : bpf_ntohs(ip->payload_len) + sizeof(*ip);
-	packet->ip_header_bytes = sizeof(*ip);
-	packet->header_bytes = sizeof(*ip);
-	if (uncut && !ip->payload_len && protocol == IPPROTO_HOPOPTS) {
-		jumbo = take(cursor, sizeof(*jumbo));
-		if (!jumbo || jumbo->len || jumbo->option != OPTION_JUMBO || jumbo->option_len != 4)
-			return 0;
-		protocol = jumbo->next;
-		packet->ip_header_bytes += sizeof(*jumbo);
-	}
-	packet->ip6 = ip;
-	__builtin_memcpy(packet->key.source, &ip->saddr, sizeof(ip->saddr));
-	__builtin_memcpy(packet->key.destination, &ip->daddr, sizeof(ip->daddr));
-	return transport_data(cursor, packet, protocol);
-}
+// Longer ones, yet to be cut, have no length in their headers.
+#define TUNNELLED_BYTES_MAX (0xffff - sizeof(struct front4))
 
 static __always_inline int data_packet(struct __sk_buff *skb, struct data_packet *packet)
 {
@@ -188,25 +37,7 @@ static __always_inline int data_packet(struct __sk_buff *skb, struct data_packet
 	__u32 uncut = skb->gso_size ? skb->len - ETH_HLEN : 0;
 
 	// A tag may be beside the packet.
-	if (skb->vlan_present)
-		return 0;
-	packet->ethernet = take(&cursor, sizeof(*packet->ethernet));
-	if (!packet->ethernet)
-		return 0;
-	if (packet->ethernet->h_proto == bpf_htons(ETH_P_IP))
-		return data4(&cursor, packet, uncut);
-	if (packet->ethernet->h_proto == bpf_htons(ETH_P_IPV6))
-		return data6(&cursor, packet, uncut);
-	return 0;
-}
-
-static __always_inline int same_mac(const __u8 *a, const __u8 *b)
-{
-	int same = 1;
-
-	for (int i = 0; i < ETH_ALEN; i++)
-		same &= a[i] == b[i];
-	return same;
+	return !skb->vlan_present && frame_data(&cursor, packet, uncut);
 }
 
 // What the interface has to take: of a packet that is yet to be cut, the largest piece.
@@ -224,22 +55,11 @@ static __always_inline const struct weft_shortcut *find(struct __sk_buff *skb,
 	if (!data_packet(skb, packet))
 		return NULL;
 	shortcut = bpf_map_lookup_elem(&shortcuts, &packet->key);
-	if (!shortcut || size(skb, packet) > shortcut->mtu ||
-	    !same_mac(packet->ethernet->h_source, shortcut->pod_mac) ||
-	    !same_mac(packet->ethernet->h_dest, shortcut->gateway_mac))
+	if (!shortcut || size(skb, packet) > shortcut->mtu || !fits(shortcut, packet->ethernet))
+		return NULL;
+	if (shortcut->to == WEFT_TO_TUNNEL && packet->bytes > TUNNELLED_BYTES_MAX)
 		return NULL;
 	return shortcut;
-}
-
-// A shortcut holds while the dataplane says so: it is of the tables in force, and somebody lives who
-// would take it back.
-static __always_inline int holds(const struct weft_shortcut *shortcut)
-{
-	__u32 only = 0;
-	const struct weft_shortcut_state *state = bpf_map_lookup_elem(&shortcut_state, &only);
-
-	return state && shortcut->epoch == state->epoch &&
-	       bpf_ktime_get_coarse_ns() < state->alive_until_ns;
 }
 
 // Whether it held when the packet passed `out`, a moment ago.
@@ -252,76 +72,76 @@ static __always_inline int held(const struct weft_shortcut *shortcut)
 	       bpf_ktime_get_coarse_ns() < state->former_until_ns;
 }
 
-static __always_inline struct weft_shortcut_use *counted(const struct weft_shortcut *shortcut)
-{
-	struct weft_shortcut_use *use = bpf_map_lookup_elem(&shortcut_uses, &shortcut->place);
-
-	return use && use->ticket == shortcut->ticket ? use : NULL;
-}
-
-static __always_inline void note_use(struct weft_shortcut_use *use, const struct data_packet *packet)
-{
-	__sync_fetch_and_add(&use->packets, 1);
-	__sync_fetch_and_add(&use->bytes, packet->bytes);
-	use->last_ns = bpf_ktime_get_coarse_ns();
-	if ((__s32)(packet->end_sequence - use->end_sequence) > 0)
-		use->end_sequence = packet->end_sequence;
-}
-
-// A checksum with `change` added (RFC 1624).
-static __always_inline __u16 changed(__u16 checksum, __u64 change)
-{
-	__u64 sum = (__u16)~checksum + change;
-
-	sum = (sum & 0xffff) + (sum >> 16);
-	sum = (sum & 0xffff) + (sum >> 16);
-	sum = (sum & 0xffff) + (sum >> 16);
-	return ~sum;
-}
-
-// One hop. The TTL is the upper half of its checksum's word.
-static __always_inline void count_hop(struct data_packet *packet)
-{
-	if (packet->ip6) {
-		packet->ip6->hop_limit--;
-	} else if (packet->ip4) {
-		packet->ip4->ttl--;
-		packet->ip4->check = changed(packet->ip4->check, bpf_htons(0xfeff));
-	}
-}
-
-// The addresses and ports the packet goes on with. Invalidates the packet's pointers.
+// Invalidates the packet's pointers.
 static __always_inline void translate(struct __sk_buff *skb, struct data_packet *packet,
 				      const struct weft_shortcut *shortcut)
 {
-	const struct transport_ports to = {
-		.source_be = shortcut->source_port_be,
-		.destination_be = shortcut->destination_port_be,
-	};
 	__u32 checksum_at = packet->key.protocol == IPPROTO_TCP ? offsetof(struct tcphdr, check)
 								: offsetof(struct udphdr, check);
 	// A datagram without a checksum stays so.
 	__u64 flags = packet->key.protocol == IPPROTO_UDP ? BPF_F_MARK_MANGLED_0 : 0;
-	__s64 addresses, ports;
+	const struct translation translation = replace_ends(packet, shortcut);
 
-	ports = bpf_csum_diff((__be32 *)&packet->key.source_port_be, sizeof(to), (__be32 *)&to,
-			      sizeof(to), 0);
-	// Mapped addresses begin alike, which does not change the sum.
-	addresses = bpf_csum_diff((__be32 *)packet->key.source, 32, (__be32 *)shortcut->source, 32, 0);
-	packet->ports->source_be = to.source_be;
-	packet->ports->destination_be = to.destination_be;
-	if (packet->ip4) {
-		__builtin_memcpy(&packet->ip4->saddr, shortcut->source + 12, 4);
-		__builtin_memcpy(&packet->ip4->daddr, shortcut->destination + 12, 4);
-		packet->ip4->check = changed(packet->ip4->check, (__u32)addresses);
-	} else if (packet->ip6) {
-		__builtin_memcpy(&packet->ip6->saddr, shortcut->source, 16);
-		__builtin_memcpy(&packet->ip6->daddr, shortcut->destination, 16);
-	}
 	checksum_at += ETH_HLEN + packet->ip_header_bytes;
 	// The kernel knows whether the field holds a checksum or the pseudo-header's sum alone.
-	bpf_l4_csum_replace(skb, checksum_at, 0, addresses, flags | BPF_F_PSEUDO_HDR);
-	bpf_l4_csum_replace(skb, checksum_at, 0, ports, flags);
+	bpf_l4_csum_replace(skb, checksum_at, 0, translation.addresses, flags | BPF_F_PSEUDO_HDR);
+	bpf_l4_csum_replace(skb, checksum_at, 0, translation.ports, flags);
+}
+
+#define IPV4_DONT_FRAGMENT 0x4000
+#define TUNNEL_TTL 64
+#define ENCAPSULATION                                                                              \
+	(BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 | BPF_F_ADJ_ROOM_ENCAP_L4_UDP |   \
+	 BPF_F_ADJ_ROOM_ENCAP_L2_ETH | BPF_F_ADJ_ROOM_ENCAP_L2(ETH_HLEN))
+
+// To another node, by VXLAN over IPv4. What is yet to be cut is cut behind this, each piece with headers and
+// lengths of its own (skb_udp_tunnel_segment, net/ipv4/udp_offload.c).
+static __always_inline int into_tunnel(struct __sk_buff *skb, const struct data_packet *packet,
+				       const struct weft_shortcut *shortcut)
+{
+	__u32 udp_bytes = sizeof(struct udphdr) + sizeof(struct vxlan_header) + ETH_HLEN +
+			  packet->bytes;
+	struct iphdr ip = {
+		.version = 4,
+		.ihl = 5,
+		.tos = packet->class,
+		.tot_len = bpf_htons(udp_bytes + sizeof(ip)),
+		.frag_off = bpf_htons(IPV4_DONT_FRAGMENT),
+		.ttl = TUNNEL_TTL,
+		.protocol = IPPROTO_UDP,
+	};
+	struct {
+		struct front4 outer;
+		struct ethhdr inner;
+	} __attribute__((packed)) front = {
+		.outer.ethernet.h_proto = bpf_htons(ETH_P_IP),
+		.outer.udp = {
+			.source = shortcut->tunnel_port_be,
+			.dest = shortcut->vxlan_port_be,
+			.len = bpf_htons(udp_bytes),
+		},
+		.outer.tunnel = {
+			.flags_be = bpf_htonl(VXLAN_FLAG_VNI),
+			.vni_be = bpf_htonl(shortcut->vni << VXLAN_VNI_SHIFT),
+		},
+		.inner.h_proto = packet->ethertype_be,
+	};
+
+	__builtin_memcpy(&ip.saddr, &shortcut->tunnel_source, sizeof(ip.saddr));
+	__builtin_memcpy(&ip.daddr, &shortcut->tunnel_destination, sizeof(ip.daddr));
+	ip.check = changed(0xffff, (__u32)bpf_csum_diff(NULL, 0, (__be32 *)&ip, sizeof(ip), 0));
+	front.outer.ip = ip;
+	__builtin_memcpy(front.outer.ethernet.h_source, shortcut->tunnel_source_mac, ETH_ALEN);
+	__builtin_memcpy(front.outer.ethernet.h_dest, shortcut->tunnel_destination_mac, ETH_ALEN);
+	__builtin_memcpy(front.inner.h_source, shortcut->sender_mac, ETH_ALEN);
+	__builtin_memcpy(front.inner.h_dest, shortcut->peer_mac, ETH_ALEN);
+	if (bpf_skb_adjust_room(skb, sizeof(front.outer), BPF_ADJ_ROOM_MAC, ENCAPSULATION) ||
+	    bpf_skb_store_bytes(skb, 0, &front, sizeof(front), BPF_F_INVALIDATE_HASH)) {
+		count(WEFT_SHORTCUT_NONE);
+		return TC_ACT_SHOT;
+	}
+	count(WEFT_SHORTCUT_TAKEN);
+	return bpf_redirect(shortcut->tx_ifindex, 0);
 }
 
 SEC("tc")
@@ -347,8 +167,6 @@ int weft_shortcut_in(struct __sk_buff *skb)
 	struct data_packet packet = {};
 	const struct weft_shortcut *shortcut = find(skb, &packet);
 	struct weft_shortcut_use *use;
-	__u32 tx_ifindex;
-	__u8 to_pod;
 
 	if (!shortcut || shortcut->rx_ifindex != skb->ifindex ||
 	    (!holds(shortcut) && !held(shortcut))) {
@@ -358,19 +176,17 @@ int weft_shortcut_in(struct __sk_buff *skb)
 	use = counted(shortcut);
 	if (use)
 		note_use(use, &packet);
-	tx_ifindex = shortcut->tx_ifindex;
-	to_pod = shortcut->to_pod;
-	count_hop(&packet);
-	__builtin_memcpy(packet.ethernet->h_source, shortcut->gateway_mac, ETH_ALEN);
-	__builtin_memcpy(packet.ethernet->h_dest, shortcut->peer_mac, ETH_ALEN);
+	forward(&packet, shortcut);
 	if (shortcut->translated)
 		translate(skb, &packet, shortcut);
+	if (shortcut->to == WEFT_TO_TUNNEL)
+		return into_tunnel(skb, &packet, shortcut);
 	count(WEFT_SHORTCUT_TAKEN);
-	if (!to_pod)
-		return bpf_redirect(tx_ifindex, 0);
+	if (shortcut->to == WEFT_TO_NODE)
+		return bpf_redirect(shortcut->tx_ifindex, 0);
 	// It was somebody else's at this interface: the gateway's address is nobody's.
 	bpf_skb_change_type(skb, PACKET_HOST);
-	return bpf_redirect_peer(tx_ifindex, 0);
+	return bpf_redirect_peer(shortcut->tx_ifindex, 0);
 }
 
 char LICENSE[] SEC("license") = "Apache-2.0";

@@ -15,6 +15,7 @@
 #include "maps.h"
 #include "parse.h"
 #include "redirect.h"
+#include "shortcut.h"
 #include "steering.h"
 
 static __always_inline const struct weft_tunnel *our_tunnel(void)
@@ -226,10 +227,82 @@ static __always_inline enum weft_verdict classify(struct xdp_md *ctx)
 	}
 }
 
+// RFC 3168: the mark of routers on the way. One in the outer header alone is for the dataplane.
+#define ECN_MASK 0x3
+
+// Whether a shortcut is for what comes in such a tunnel packet.
+static __always_inline int comes_by(const struct weft_shortcut *shortcut, const struct front4 *outer,
+				    const struct data_packet *packet)
+{
+	return shortcut->to == WEFT_TO_POD &&
+	       !__builtin_memcmp(&shortcut->tunnel_source, &outer->ip.saddr, 4) &&
+	       !__builtin_memcmp(&shortcut->tunnel_destination, &outer->ip.daddr, 4) &&
+	       packet->bytes <= shortcut->mtu &&
+	       !((packet->class ^ outer->ip.tos) & ECN_MASK) && fits(shortcut, packet->ethernet);
+}
+
+// Whether a tunnel packet is as long as its headers say, and what is in it as well.
+static __always_inline int is_whole(struct xdp_md *ctx, const struct front4 *outer,
+				    const struct data_packet *packet)
+{
+	__u32 udp_bytes = sizeof(outer->udp) + sizeof(outer->tunnel) + ETH_HLEN + packet->bytes;
+
+	return bpf_ntohs(outer->udp.len) == udp_bytes &&
+	       bpf_xdp_get_buff_len(ctx) == ETH_HLEN + sizeof(outer->ip) + udp_bytes;
+}
+
+// A checksum from the wire is a whole one. A datagram without one stays so.
+static __always_inline void translate(struct data_packet *packet,
+				      const struct weft_shortcut *shortcut)
+{
+	const struct translation by = replace_ends(packet, shortcut);
+	int is_datagram = packet->key.protocol == IPPROTO_UDP;
+
+	if (is_datagram && !*packet->checksum)
+		return;
+	*packet->checksum = changed(*packet->checksum, (__u64)(__u32)by.addresses + (__u32)by.ports);
+	if (is_datagram && !*packet->checksum)
+		*packet->checksum = 0xffff;
+}
+
+// Out of the tunnel and into the pod, when the connection has a shortcut. The pod's end makes large packets
+// of a stream's again (veth_poll, drivers/net/veth.c). 0: it has none.
+static __always_inline int by_shortcut(struct xdp_md *ctx)
+{
+	struct cursor cursor = {
+		.pos = (void *)(long)ctx->data,
+		.end = (void *)(long)ctx->data_end,
+	};
+	const struct front4 *outer = take(&cursor, sizeof(*outer));
+	const struct weft_shortcut *shortcut;
+	struct weft_shortcut_use *use;
+	struct data_packet packet = {};
+
+	if (!outer || outer->ethernet.h_proto != bpf_htons(ETH_P_IP) || outer->ip.ihl != 5 ||
+	    outer->udp.check || !frame_data(&cursor, &packet, 0) || !is_whole(ctx, outer, &packet))
+		return 0;
+	shortcut = bpf_map_lookup_elem(&shortcuts, &packet.key);
+	if (!shortcut || shortcut->rx_ifindex != ctx->ingress_ifindex ||
+	    !comes_by(shortcut, outer, &packet) || !holds(shortcut))
+		return 0;
+	use = counted(shortcut);
+	if (!use)
+		return 0;
+	note_use(use, &packet);
+	forward(&packet, shortcut);
+	if (shortcut->translated)
+		translate(&packet, shortcut);
+	// Cannot fail: what goes was read.
+	bpf_xdp_adjust_head(ctx, sizeof(*outer));
+	count(WEFT_UPLINK_SHORTCUT);
+	return bpf_redirect(shortcut->tx_ifindex, 0);
+}
+
 SEC("xdp.frags")
 int weft_uplink(struct xdp_md *ctx)
 {
 	enum weft_verdict verdict = classify(ctx);
+	int action = verdict == WEFT_UPLINK_VXLAN ? by_shortcut(ctx) : 0;
 	const struct outcomes outcomes = {
 		.taken = verdict,
 		.unknown_port = WEFT_PASS_UNKNOWN_PORT,
@@ -237,6 +310,8 @@ int weft_uplink(struct xdp_md *ctx)
 		.fallback = XDP_PASS,
 	};
 
+	if (action)
+		return action;
 	if (verdict > WEFT_UPLINK_SERVICE_ERROR) {
 		count(verdict);
 		return XDP_PASS;

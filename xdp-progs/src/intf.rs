@@ -147,12 +147,12 @@ pub struct WeftShortcut {
     pub mtu: u32,
     /// Source of the frames that may take it.
     pub pod_mac: [u8; 6],
-    /// Their destination, and the source behind it.
+    /// Their destination.
     pub gateway_mac: [u8; 6],
     /// Destination behind it.
     pub peer_mac: [u8; 6],
-    /// 1: the far end of `tx_ifindex` is in another network namespace.
-    pub to_pod: u8,
+    /// `enum weft_shortcut_to`: [`TO_NODE`], [`TO_POD`] or [`TO_TUNNEL`].
+    pub to: u8,
     /// 1: the packets go on with the addresses and ports below, which are others.
     pub translated: u8,
     /// Source address behind it, IPv4 mapped into IPv6.
@@ -163,7 +163,34 @@ pub struct WeftShortcut {
     pub source_port_be: U16,
     /// Destination port behind it, network order.
     pub destination_port_be: U16,
+    /// Source of the frames behind it.
+    pub sender_mac: [u8; 6],
+    /// Source of the tunnel frames the packets go on in.
+    pub tunnel_source_mac: [u8; 6],
+    /// Their destination.
+    pub tunnel_destination_mac: [u8; 6],
+    /// Their UDP source port, network order.
+    pub tunnel_port_be: U16,
+    /// Source address of the tunnel packets the packets come or go on in; 0 without a tunnel.
+    pub tunnel_source: WeftAddress4,
+    /// Their destination address, likewise.
+    pub tunnel_destination: WeftAddress4,
+    /// The cluster's network identifier, of those they go on in.
+    pub vni: u32,
+    /// Their UDP destination port, network order.
+    pub vxlan_port_be: U16,
+    /// Always 0.
+    pub pad: u16,
 }
+
+/// Behind a shortcut is the node's own network namespace (`enum weft_shortcut_to`).
+pub const TO_NODE: u8 = 0;
+
+/// A pod's.
+pub const TO_POD: u8 = 1;
+
+/// Another node.
+pub const TO_TUNNEL: u8 = 2;
 
 /// `struct weft_shortcut_use`: what went by a shortcut.
 #[derive(

@@ -3,7 +3,8 @@
 //! Two programs, written in C (`bpf/`) and compiled at build time. `pod` takes every frame of a pod's
 //! port and drops what has no socket; `uplink` takes only what is ours and passes the rest to the
 //! kernel. Both look up the interface in one map, its receive queue gives the slot of the socket. A pair
-//! of others, `shortcut`, takes data of connections the dataplane let through past the first.
+//! of others, `shortcut`, takes data of connections the dataplane let through past the first; what
+//! comes of them by the tunnel, `uplink` takes into the pod itself.
 //!
 //! This crate loads, attaches and configures them. It decides nothing about packets and opens no
 //! socket: descriptors and addresses are given to it.
@@ -33,6 +34,6 @@ pub use filter::TcFilter;
 pub use link::{XdpLink, XdpMode, detach_pinned, has_tcx};
 pub use load::{PIN_NAMES, Program, Programs, ShortcutOut, SlotRange};
 pub use run::{ReceivedOn, RunResult};
-pub use shortcut::{Hold, Protocol, Shortcut, ShortcutMaps, Taken, Way};
+pub use shortcut::{Behind, Hold, Protocol, Shortcut, ShortcutMaps, Taken, TunnelFrame, Way};
 pub use steering::{Frontend, Steering};
 pub use verdict::{Action, Verdict};

@@ -29,7 +29,10 @@ const SHARED_MAPS: [&str; 3] = ["xsks", "ports", "verdicts"];
 /// Files [`Programs::pin`] creates.
 pub const PIN_NAMES: [&str; 3] = SHARED_MAPS;
 
-/// The one map the object of the shortcuts shares with them.
+/// Maps of the shortcuts, which the uplink program takes too.
+const SHORTCUT_MAPS: [&str; 3] = ["shortcuts", "shortcut_uses", "shortcut_state"];
+
+/// The one map the object of the shortcuts shares with both.
 const COUNTERS: &str = "verdicts";
 
 /// Which program an interface gets.
@@ -114,26 +117,27 @@ impl Programs {
     /// When the kernel refuses an object (privileges, verifier, memory).
     pub fn load() -> Result<Self, Error> {
         let pod = load(open(Program::Pod)?, Program::Pod)?;
-        let mut uplink = open(Program::Uplink)?;
-        for name in SHARED_MAPS {
-            let shared = map(&pod, Program::Pod, name)?;
-            share(&mut uplink, Program::Uplink, &shared, name)?;
-        }
-        let uplink = load(uplink, Program::Uplink)?;
         let verdicts = map(&pod, Program::Pod, COUNTERS)?;
         let mut shortcut = open(Program::ShortcutIn)?;
         share(&mut shortcut, Program::ShortcutIn, &verdicts, COUNTERS)?;
         let shortcut = load(shortcut, Program::ShortcutIn)?;
         let of_shortcuts = |name| map(&shortcut, Program::ShortcutIn, name);
+        let mut uplink = open(Program::Uplink)?;
+        for name in SHARED_MAPS {
+            let shared = map(&pod, Program::Pod, name)?;
+            share(&mut uplink, Program::Uplink, &shared, name)?;
+        }
+        for name in SHORTCUT_MAPS {
+            share(&mut uplink, Program::Uplink, &of_shortcuts(name)?, name)?;
+        }
+        let uplink = load(uplink, Program::Uplink)?;
+        let [all, uses, state] = SHORTCUT_MAPS.map(of_shortcuts);
+        let shortcuts = [all?, uses?, state?];
         Ok(Self {
             xsks: map(&pod, Program::Pod, "xsks")?,
             ports: map(&pod, Program::Pod, "ports")?,
             verdicts,
-            shortcuts: [
-                of_shortcuts("shortcuts")?,
-                of_shortcuts("shortcut_uses")?,
-                of_shortcuts("shortcut_state")?,
-            ],
+            shortcuts,
             steering: SteeringMaps::new(|name| map(&uplink, Program::Uplink, name))?,
             pod,
             uplink,

@@ -16,6 +16,9 @@ pub struct ReceivedOn {
     pub queue: u32,
 }
 
+/// What a tunnel adds to a packet.
+const TUNNEL_BYTES: usize = 50;
+
 /// How the program decided.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunResult {
@@ -77,7 +80,7 @@ impl Programs {
             true => frame.as_mut_bytes(),
             false => buffer.as_mut_bytes(),
         };
-        let mut left = vec![0; packet.len()];
+        let mut left = vec![0; packet.len() + TUNNEL_BYTES];
         let output = self
             .program(program)?
             .test_run(ProgramInput {
@@ -91,6 +94,8 @@ impl Programs {
             true => Action::from_xdp(output.return_value),
             false => Action::from_filter(output.return_value),
         };
+        let len = output.data.as_deref().map_or(0, <[u8]>::len);
+        left.truncate(len);
         Ok(RunResult {
             action,
             verdict: only_change(&before, &self.verdicts()?),

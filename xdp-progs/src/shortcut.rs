@@ -1,7 +1,7 @@
 //! Shortcuts: connections whose data the programs of `bpf/shortcut.bpf.c` send on by themselves.
 //!
-//! The dataplane adds one for each direction of a TCP or UDP connection between two ports of its node once it
-//! has decided about it. What opens or ends a connection still goes through the dataplane. A shortcut holds
+//! The dataplane adds one for each direction of a TCP or UDP connection of a pod once it has decided about it,
+//! with another port of its node or, by the tunnel, with another node. What opens or ends a connection still goes through the dataplane. A shortcut holds
 //! while its version is the one in force, so one word takes all of them back; while its ticket is that of
 //! its place, so one word takes it back alone; and while the dataplane says from time to time that it lives.
 
@@ -10,7 +10,7 @@
 #![expect(unsafe_code)]
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -19,7 +19,8 @@ use zerocopy::{FromZeros, IntoBytes};
 
 use crate::Error;
 use crate::intf::{
-    SHORTCUTS_MAX, WeftShortcut, WeftShortcutKey, WeftShortcutState, WeftShortcutUse,
+    SHORTCUTS_MAX, TO_NODE, TO_POD, TO_TUNNEL, WeftAddress4, WeftShortcut, WeftShortcutKey,
+    WeftShortcutState, WeftShortcutUse,
 };
 
 /// What connections can have a shortcut.
@@ -43,6 +44,37 @@ pub struct Way {
     pub destination: SocketAddr,
 }
 
+/// What is behind a shortcut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Behind {
+    /// The node's own network namespace.
+    Node = TO_NODE,
+    /// A pod's.
+    Pod = TO_POD,
+    /// Another node.
+    Tunnel = TO_TUNNEL,
+}
+
+/// VXLAN over IPv4, as packets of a [`Way`] come or go on in it. Of those that come, only the addresses matter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TunnelFrame {
+    /// Of the uplink.
+    pub source_mac: [u8; 6],
+    /// Of the next hop.
+    pub destination_mac: [u8; 6],
+    /// Tunnel endpoint that sends.
+    pub source: Ipv4Addr,
+    /// Tunnel endpoint that receives.
+    pub destination: Ipv4Addr,
+    /// UDP source port: one for each connection, so that the underlay keeps it in order.
+    pub source_port: u16,
+    /// UDP destination port.
+    pub vxlan_port: u16,
+    /// The cluster's network identifier.
+    pub vni: u32,
+}
+
 /// Where the packets of a [`Way`] go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shortcut {
@@ -52,8 +84,10 @@ pub struct Shortcut {
     pub rx_ifindex: u32,
     /// Interface they leave by.
     pub tx_ifindex: u32,
-    /// Whether its far end is in another network namespace.
-    pub to_pod: bool,
+    /// What is there.
+    pub to: Behind,
+    /// The tunnel they come by, when it is to a pod, or go on by.
+    pub tunnel: Option<TunnelFrame>,
     /// Where they are counted: below [`SHORTCUTS_MAX`].
     pub place: u32,
     /// Given to [`ShortcutMaps::open_place`].
@@ -62,8 +96,10 @@ pub struct Shortcut {
     pub mtu: u32,
     /// MAC address they must come from.
     pub pod_mac: [u8; 6],
-    /// MAC address they must be for, and will come from.
+    /// MAC address they must be for.
     pub gateway_mac: [u8; 6],
+    /// MAC address they will come from.
+    pub sender_mac: [u8; 6],
     /// MAC address they will be for.
     pub peer_mac: [u8; 6],
     /// Source and destination they go on with; none when it is those they came with.
@@ -119,7 +155,7 @@ impl ShortcutMaps {
     /// Adds or replaces a shortcut.
     ///
     /// # Errors
-    /// Addresses of two families, a place beyond the last, a full map.
+    /// Addresses of two families, a place beyond the last, a tunnel that is not said or not used, a full map.
     pub fn set(&self, way: &Way, shortcut: &Shortcut) -> Result<(), Error> {
         let of_one_family = |(source, destination): (SocketAddr, SocketAddr)| {
             [source, destination]
@@ -132,6 +168,15 @@ impl ShortcutMaps {
             return Err(Error::Invalid(format!(
                 "a shortcut from {} to {}: two families",
                 way.source, way.destination
+            )));
+        }
+        if matches!(
+            (shortcut.to, shortcut.tunnel),
+            (Behind::Tunnel, None) | (Behind::Node, Some(_))
+        ) {
+            return Err(Error::Invalid(format!(
+                "a shortcut to {:?} by {:?}",
+                shortcut.to, shortcut.tunnel
             )));
         }
         if shortcut.place >= SHORTCUTS_MAX {
@@ -265,7 +310,7 @@ fn value(way: &Way, shortcut: &Shortcut) -> WeftShortcut {
     let (source, destination) = shortcut
         .translation
         .unwrap_or((way.source, way.destination));
-    WeftShortcut {
+    let within_node = WeftShortcut {
         epoch: shortcut.epoch,
         rx_ifindex: shortcut.rx_ifindex,
         tx_ifindex: shortcut.tx_ifindex,
@@ -275,12 +320,27 @@ fn value(way: &Way, shortcut: &Shortcut) -> WeftShortcut {
         pod_mac: shortcut.pod_mac,
         gateway_mac: shortcut.gateway_mac,
         peer_mac: shortcut.peer_mac,
-        to_pod: shortcut.to_pod.into(),
+        to: shortcut.to as u8,
         translated: shortcut.translation.is_some().into(),
         source: mapped(source.ip()),
         destination: mapped(destination.ip()),
         source_port_be: source.port().into(),
         destination_port_be: destination.port().into(),
+        sender_mac: shortcut.sender_mac,
+        ..WeftShortcut::new_zeroed()
+    };
+    let Some(tunnel) = shortcut.tunnel else {
+        return within_node;
+    };
+    WeftShortcut {
+        tunnel_source_mac: tunnel.source_mac,
+        tunnel_destination_mac: tunnel.destination_mac,
+        tunnel_port_be: tunnel.source_port.into(),
+        tunnel_source: WeftAddress4::from(tunnel.source),
+        tunnel_destination: WeftAddress4::from(tunnel.destination),
+        vni: tunnel.vni,
+        vxlan_port_be: tunnel.vxlan_port.into(),
+        ..within_node
     }
 }
 

@@ -88,11 +88,13 @@ pub enum Verdict {
     ShortcutTaken = 20,
     /// Shortcut: there is none.
     ShortcutNone = 21,
+    /// Uplink: out of the tunnel, into a pod.
+    UplinkShortcut = 22,
 }
 
 impl Verdict {
     /// Every verdict, in the order of its number.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::PodTaken,
         Self::PodUnknownPort,
         Self::PodNoSocket,
@@ -115,6 +117,7 @@ impl Verdict {
         Self::PassNoSocket,
         Self::ShortcutTaken,
         Self::ShortcutNone,
+        Self::UplinkShortcut,
     ];
 
     /// Stable name for people and tools.
@@ -142,6 +145,7 @@ impl Verdict {
             Self::PassNoSocket => "pass-no-socket",
             Self::ShortcutTaken => "shortcut-taken",
             Self::ShortcutNone => "shortcut-none",
+            Self::UplinkShortcut => "uplink-shortcut",
         }
     }
 
@@ -169,6 +173,7 @@ impl Verdict {
             Self::PassUnknownPort => "Uplink: ours, but the interface is in no table of ours",
             Self::PassNoSocket => "Uplink: ours, but nobody holds a socket for this queue",
             Self::ShortcutTaken => "Shortcut: sent on to another port of the node",
+            Self::UplinkShortcut => "Uplink: out of the tunnel by a shortcut, into its pod",
             Self::ShortcutNone => {
                 "Shortcut: none holds for what was redirected inside the pod; it was just taken back, or a program of the pod did that"
             }
@@ -185,7 +190,8 @@ impl Verdict {
             | Self::UplinkService
             | Self::UplinkServiceFragment
             | Self::UplinkServiceError
-            | Self::ShortcutTaken => Action::Redirect,
+            | Self::ShortcutTaken
+            | Self::UplinkShortcut => Action::Redirect,
             Self::PodUnknownPort | Self::PodNoSocket | Self::ShortcutNone => Action::Drop,
             _ => Action::Pass,
         }

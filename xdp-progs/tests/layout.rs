@@ -110,12 +110,21 @@ fn twins() -> Vec<(&'static str, Layout)> {
                 pod_mac,
                 gateway_mac,
                 peer_mac,
-                to_pod,
+                to,
                 translated,
                 source,
                 destination,
                 source_port_be,
-                destination_port_be
+                destination_port_be,
+                sender_mac,
+                tunnel_source_mac,
+                tunnel_destination_mac,
+                tunnel_port_be,
+                tunnel_source,
+                tunnel_destination,
+                vni,
+                vxlan_port_be,
+                pad
             }),
         ),
         (

@@ -14,6 +14,7 @@ use crate::{Block, Error};
 /// `include/uapi/linux/sockios.h`.
 const SIOCETHTOOL: u64 = 0x8946;
 /// `include/uapi/linux/ethtool.h`.
+const ETHTOOL_GDRVINFO: u32 = 0x03;
 const ETHTOOL_GSTRINGS: u32 = 0x1b;
 const ETHTOOL_GSSET_INFO: u32 = 0x37;
 const ETHTOOL_GFEATURES: u32 = 0x3a;
@@ -21,6 +22,9 @@ const ETHTOOL_SFEATURES: u32 = 0x3b;
 /// String set of feature names, and the length of each in bytes.
 const ETH_SS_FEATURES: u32 = 4;
 const STRING_BYTES: usize = 32;
+/// `struct ethtool_drvinfo`, and where its bus is.
+const DRIVER_WORDS: usize = 49;
+const BUS_WORDS: std::ops::Range<usize> = 25..33;
 /// Most features believed: Linux 6.18 has 63 and room for 128. Bounds the buffer of names, whose
 /// length the kernel decides.
 const FEATURES_MAX: usize = 1024;
@@ -79,12 +83,21 @@ impl<'a> Device<'a> {
         let mut strings = vec![0; 3 + count * STRING_BYTES / 4];
         strings[..3].copy_from_slice(&[ETHTOOL_GSTRINGS, ETH_SS_FEATURES, count as u32]);
         self.call(action, &mut strings)?;
-        let bytes: Vec<u8> = strings[3..].iter().flat_map(|w| w.to_ne_bytes()).collect();
-        let text = |raw: &[u8]| {
-            let end = raw.iter().position(|b| *b == 0).unwrap_or(raw.len());
-            String::from_utf8_lossy(&raw[..end]).into_owned()
-        };
-        Ok(bytes.chunks_exact(STRING_BYTES).map(text).collect())
+        let names = strings[3..].chunks_exact(STRING_BYTES / 4);
+        Ok(names.map(text).collect())
+    }
+
+    /// Where the device is plugged in; empty of one that software made.
+    pub(crate) fn bus(&self) -> Result<String, Error> {
+        let mut driver = [0; DRIVER_WORDS];
+        driver[0] = ETHTOOL_GDRVINFO;
+        match self.call("read the driver", &mut driver) {
+            Err(Error::Kernel {
+                source: Errno::EOPNOTSUPP,
+                ..
+            }) => Ok(String::new()),
+            result => result.map(|()| text(&driver[BUS_WORDS])),
+        }
     }
 
     /// The state of the first `count` features.
@@ -121,7 +134,7 @@ impl<'a> Device<'a> {
         // call; `data` points to `buffer`, exclusively borrowed, which its builder sized for the
         // command: GSSET_INFO with one set writes one word after its header, GSTRINGS writes `count`
         // names of 32 bytes, where `count` is what the same kernel reported (a constant of its
-        // build), GFEATURES writes at most the words announced in `size`, SFEATURES writes nothing.
+        // build), GDRVINFO writes its structure of 49 words, GFEATURES writes at most the words announced in `size`, SFEATURES writes nothing.
         let result = unsafe { siocethtool(self.socket.as_raw_fd(), &raw mut request) };
         result.map_err(|source| self.refused(action, source))?;
         Ok(())
@@ -134,4 +147,11 @@ impl<'a> Device<'a> {
             source,
         }
     }
+}
+
+/// A string of the kernel, up to its end.
+fn text(words: &[u32]) -> String {
+    let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+    let text = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
+    String::from_utf8_lossy(text).into_owned()
 }

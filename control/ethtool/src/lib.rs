@@ -102,6 +102,19 @@ pub fn features(ifname: &str) -> Result<Vec<Feature>, Error> {
     Ok(describe(&names, &blocks))
 }
 
+/// Whether what the stack sends by interface `ifname` is complete where the next program sees it: the device is
+/// plugged into a bus, none that software made, or leaves checksums to nobody.
+///
+/// # Errors
+/// As [`features`].
+pub fn completes_checksums(ifname: &str) -> Result<bool, Error> {
+    if !Device::open(ifname)?.bus()?.is_empty() {
+        return Ok(true);
+    }
+    let leaves = |feature: &Feature| feature.active && feature.name.starts_with("tx-checksum-ip");
+    Ok(!features(ifname)?.iter().any(leaves))
+}
+
 /// Brings the features named by `wanted` into the state beside each: a name, or a prefix followed by
 /// `*`; the last match wins. Features the kernel does not have are ignored, features in the wanted
 /// state already are left alone, so repeating a call costs three system calls and changes nothing.
@@ -232,6 +245,15 @@ mod tests {
             }
         }
         assert!(compared > 20, "{compared}");
+    }
+
+    #[test]
+    fn checksums_are_complete_where_a_device_leaves_none() {
+        in_namespace_with_veth();
+        assert!(!completes_checksums("veth0").unwrap());
+        set_features("veth0", &[("tx-checksum-ip-generic", false)]).unwrap();
+        assert!(completes_checksums("veth0").unwrap());
+        assert!(completes_checksums("nowhere").is_err());
     }
 
     #[test]

@@ -327,6 +327,7 @@ fn entry(port: &AttachedPort) -> PortEntry {
         worker: port.homes.first().map_or(0, |home| home.worker),
         tx_checksum: port.record.queues.iter().all(|queue| queue.tx_metadata),
         gso: port.record.packet_socket && port.spec.kind != ApiPortKind::Uplink,
+        shortcuts: port.record.shortcuts,
     }
 }
 

@@ -1,5 +1,5 @@
-//! Shortcuts as the control side gives them: connections between two ports of the node whose data programs in the
-//! kernel send on by themselves.
+//! Shortcuts as the control side gives them: connections of pods, within the node or by the tunnel, whose data programs
+//! in the kernel send on by themselves.
 //!
 //! A worker [asks](crate::shortcut_ring) for a connection it saw often enough. What was decided under other tables than
 //! those in force is not given; when the tables say something else, one word takes all of them back, before workers see
@@ -7,7 +7,7 @@
 //! another connection has its seat.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::thread;
@@ -15,11 +15,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use nix::sys::eventfd::EventFd;
-use weft_api::dataplane::{Counter, PortCounters, PortKind};
-use weft_engine::table::flow::{Candidate, Tuple};
-use weft_engine::{Direction, PortId, Tables};
+use weft_api::dataplane::{Counter, PortCounters};
+use weft_engine::table::flow::{Candidate, ShortcutRoute, Tuple};
+use weft_engine::{Direction, PortId, PortKind, Tables};
 use weft_keeper::client::KeeperClient;
-use weft_keeper::shortcut::{Hold, Protocol, Shortcut, ShortcutMaps, Way};
+use weft_keeper::shortcut::{Behind, Hold, Protocol, Shortcut, ShortcutMaps, TunnelFrame, Way};
+use weft_wire::vxlan;
 
 use crate::ports::Ports;
 use crate::shortcut_ring::{self, ShortcutNews, ShortcutReader, ShortcutWriter};
@@ -192,7 +193,7 @@ impl Shortcuts {
         self.vacate(place)?;
         let mut ways = Vec::new();
         for direction in [Direction::Original, Direction::Reply] {
-            if !candidate.directions[direction.index()] {
+            if !candidate.route.directions[direction.index()] {
                 continue;
             }
             let Some((way, shortcut)) = self.way(worker, candidate, direction, (tables, ports))
@@ -212,7 +213,7 @@ impl Shortcuts {
         Ok(())
     }
 
-    /// One direction of a connection, and where it goes on; none when a port is gone.
+    /// One direction of a connection, and where it goes on; none when a port or the way to a node is gone.
     fn way(
         &self,
         worker: u32,
@@ -221,7 +222,7 @@ impl Shortcuts {
         (tables, ports): (&Tables, &Ports),
     ) -> Option<(Way, Shortcut)> {
         let workers = self.workers.len() as u32;
-        let [there, back] = candidate.ports;
+        let [there, back] = candidate.route.ports;
         let (rx, tx) = match direction {
             Direction::Original => (there, back),
             Direction::Reply => (back, there),
@@ -239,19 +240,21 @@ impl Shortcuts {
             source: comes.0,
             destination: comes.1,
         };
-        let to = ports.get(tx.0)?;
+        let frames = frames(candidate.route, (rx, tx), tables)?;
         let shortcut = Shortcut {
             epoch: candidate.epoch,
             rx_ifindex: ports.get(rx.0)?.record.ifindex,
-            tx_ifindex: to.record.ifindex,
-            to_pod: to.spec.kind == PortKind::Pod,
+            tx_ifindex: ports.get(tx.0)?.record.ifindex,
+            to: frames.to,
+            tunnel: frames.tunnel,
             translation: (comes != goes).then_some(goes),
             place: shortcut_ring::place(worker, workers, candidate.seat, direction),
             ticket: candidate.ticket,
-            mtu: tables.port(tx)?.mtu,
-            pod_mac: tables.port(rx)?.mac.0,
-            gateway_mac: tables.node()?.gateway_mac.0,
-            peer_mac: tables.port(tx)?.mac.0,
+            mtu: frames.mtu,
+            pod_mac: frames.came.0,
+            gateway_mac: frames.came.1,
+            sender_mac: frames.go.0,
+            peer_mac: frames.go.1,
         };
         Some((way, shortcut))
     }
@@ -269,6 +272,69 @@ impl Shortcuts {
         }
         Ok(())
     }
+}
+
+/// What is around the packets of one direction.
+struct Frames {
+    to: Behind,
+    mtu: u32,
+    /// Source and destination they come with, and go on with.
+    came: ([u8; 6], [u8; 6]),
+    go: ([u8; 6], [u8; 6]),
+    tunnel: Option<TunnelFrame>,
+}
+
+fn frames(route: ShortcutRoute, (rx, tx): (PortId, PortId), tables: &Tables) -> Option<Frames> {
+    let node = tables.node()?;
+    let (from, to) = (tables.port(rx)?, tables.port(tx)?);
+    let gateway = node.gateway_mac.0;
+    let into_port = Frames {
+        to: match to.kind {
+            PortKind::Pod => Behind::Pod,
+            PortKind::Node | PortKind::Uplink => Behind::Node,
+        },
+        mtu: to.mtu,
+        came: (from.mac.0, gateway),
+        go: (gateway, to.mac.0),
+        tunnel: None,
+    };
+    let Some(end) = route.tunnel else {
+        return Some(into_port);
+    };
+    let remote = tables.remote(end.remote)?;
+    let path = remote.path?;
+    let (IpAddr::V4(own), IpAddr::V4(other)) = (path.source, remote.vtep) else {
+        return None;
+    };
+    let own_vtep = node.vtep_mac(path.source)?.0;
+    let tunnel = TunnelFrame {
+        source_mac: path.source_mac.0,
+        destination_mac: path.next_hop_mac.0,
+        source: own,
+        destination: other,
+        source_port: vxlan::source_port(end.flow_hash),
+        vxlan_port: node.vxlan_port,
+        vni: node.vni.get(),
+    };
+    Some(if to.kind == PortKind::Uplink {
+        Frames {
+            to: Behind::Tunnel,
+            mtu: remote.inner_mtu,
+            go: (own_vtep, remote.vtep_mac.0),
+            tunnel: Some(tunnel),
+            ..into_port
+        }
+    } else {
+        Frames {
+            came: (remote.vtep_mac.0, own_vtep),
+            tunnel: Some(TunnelFrame {
+                source: other,
+                destination: own,
+                ..tunnel
+            }),
+            ..into_port
+        }
+    })
 }
 
 /// Of those of `epoch`, beginning now.

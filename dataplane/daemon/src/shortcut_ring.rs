@@ -103,7 +103,7 @@ impl Shortcuts for ShortcutWriter {
         let Some(ports) = self.ports.get_mut(candidate.seat as usize) else {
             return;
         };
-        *ports = Some(candidate.ports);
+        *ports = Some(candidate.route.ports);
         for direction in [Direction::Original, Direction::Reply] {
             let place = self.place(candidate.seat, direction);
             let end = candidate.ends[direction.index()];
@@ -224,7 +224,7 @@ mod tests {
     use std::os::unix::fs::FileExt;
 
     use nix::sys::memfd::{MFdFlags, memfd_create};
-    use weft_engine::table::flow::{FlowKey, Tuple};
+    use weft_engine::table::flow::{FlowKey, ShortcutRoute, Tuple};
 
     use super::*;
     use crate::waiter;
@@ -262,8 +262,11 @@ mod tests {
             ticket: TICKET,
             keys: [key, key.mirrored()],
             ends: [100, 200],
-            ports: PORTS,
-            directions: [true; 2],
+            route: ShortcutRoute {
+                ports: PORTS,
+                directions: [true; 2],
+                tunnel: None,
+            },
             epoch: 1,
         }
     }

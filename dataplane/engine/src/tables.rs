@@ -119,8 +119,8 @@ impl Tables {
         self.connections_epoch
     }
 
-    /// Number of what shortcuts between this node's ports depend on: what is said about running connections, the way
-    /// to each of the pods and to the rest of the world, and what their frames look like. 0: there are to be none.
+    /// Number of what shortcuts depend on: what is said about running connections, the way to each of the pods, to the
+    /// other nodes and to the rest of the world, and what their frames look like. 0: there are to be none.
     #[inline]
     pub fn shortcut_epoch(&self) -> u32 {
         self.shortcut_epoch
@@ -128,7 +128,13 @@ impl Tables {
 
     /// Whether shortcuts decided under `before` are right under these tables too.
     pub(crate) fn keep_shortcuts_of(&self, before: &Self) -> bool {
-        let gateway = |tables: &Self| tables.node().map(|node| node.gateway_mac);
+        let same_node = match (self.node(), before.node()) {
+            (Some(node), Some(before)) => node.looks_like(before),
+            (now, before) => now.is_none() && before.is_none(),
+        };
+        let same_remote = |(now, before): (&Option<Arc<Remote>>, &Option<Arc<Remote>>)| {
+            now.as_ref().map(Arc::as_ptr) == before.as_ref().map(Arc::as_ptr) || now == before
+        };
         let same_way = |port: &PortEntry| {
             let to4 = port.addresses4.iter().map(|it| IpAddr::V4(*it));
             let mut to = to4.chain(port.addresses6.iter().map(|it| IpAddr::V6(*it)));
@@ -137,7 +143,9 @@ impl Tables {
         };
         self.connections_epoch == before.connections_epoch
             && self.routes_epoch == before.routes_epoch
-            && gateway(self) == gateway(before)
+            && same_node
+            && self.remotes.len() == before.remotes.len()
+            && self.remotes.iter().zip(&**before.remotes).all(same_remote)
             && before.ports().all(same_way)
     }
 
@@ -299,6 +307,8 @@ pub struct PortEntry {
     pub worker: u16,
     /// It takes GSO packets: the worker has a packet socket for it, and a local stack is behind it.
     pub gso: bool,
+    /// Packets may go by it past the pipeline ([`crate::table::flow::Shortcuts`]).
+    pub shortcuts: bool,
 }
 
 impl PortEntry {
@@ -352,6 +362,15 @@ impl NodeTable {
             IpAddr::V6(address) => self.node_port6 == Some(address),
         };
         weft0 || self.addresses.contains(&address)
+    }
+
+    /// Whether frames to its pods and into its tunnels are the same as with `other`.
+    fn looks_like(&self, other: &Self) -> bool {
+        let of = |node: &Self| {
+            let vteps = (node.vtep4_mac, node.vtep6_mac);
+            (node.gateway_mac, vteps, node.vni, node.vxlan_port)
+        };
+        of(self) == of(other)
     }
 
     /// MAC of this node's tunnel endpoint of the family of `outer`.

@@ -482,6 +482,7 @@ fn bare(id: PortId, mac: MacAddr) -> PortEntry {
         tx_checksum: true,
         worker: 0,
         gso: true,
+        shortcuts: true,
     }
 }
 

@@ -181,7 +181,7 @@ impl Broker {
                 Some(installed.map_err(undo)?)
             }
         };
-        let shortcut = self
+        let (shortcut, shortcuts) = self
             .attach_shortcuts(place.id, interface.index, &request)
             .map_err(|error| self.undo(place, interface.index, &request.ifname, &error))?;
         let record = PortRecord {
@@ -191,6 +191,7 @@ impl Broker {
             kind: request.kind,
             queues: queue_records(place.slots, rings, &sockets),
             packet_socket: packet_socket.is_some(),
+            shortcuts,
             xdp_mode: link.as_ref().map_or(XdpMode::Generic, XdpLink::mode).into(),
             config: request.config,
         };
@@ -413,19 +414,24 @@ impl Broker {
         Ok(link)
     }
 
-    /// Attaches the programs of shortcuts. They also close the port to what a pod redirects to its own interface, which
-    /// generic XDP does not see.
+    /// Attaches the programs of shortcuts, and says whether the port can have some. They also close the port to what a
+    /// pod redirects to its own interface, which generic XDP does not see. At an uplink the XDP program knows shortcuts.
     fn attach_shortcuts(
         &self,
         port: u16,
         ifindex: u32,
         request: &BindRequest,
-    ) -> Result<Option<TcFilter>, weft_xdp_progs::Error> {
-        if request.kind == PortKind::Uplink || !self.has_tcx {
-            return Ok(None);
+    ) -> Result<(Option<TcFilter>, bool), weft_xdp_progs::Error> {
+        if !self.has_tcx {
+            return Ok((None, false));
+        }
+        if request.kind == PortKind::Uplink {
+            let complete = weft_ethtool::completes_checksums(&request.ifname);
+            return Ok((None, complete.unwrap_or(false)));
         }
         let netns = request.netns.as_deref();
-        shortcut_filters::attach(&self.programs, port, ifindex, netns).map(Some)
+        let attached = shortcut_filters::attach(&self.programs, port, ifindex, netns)?;
+        Ok((Some(attached.0), attached.1))
     }
 
     fn undo(
@@ -502,7 +508,7 @@ fn features() -> Vec<Feature> {
         .chain([Feature {
             name: "tcx".to_owned(),
             present: weft_xdp_progs::has_tcx(),
-            cost: "connections within the node take no shortcuts: slower".to_owned(),
+            cost: "connections take no shortcuts past the dataplane: slower".to_owned(),
         }])
         .collect()
 }

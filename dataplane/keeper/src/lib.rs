@@ -44,5 +44,7 @@ mod shortcut_filters;
 /// Shortcuts between ports, in maps that the keeper holds.
 pub mod shortcut {
     pub use weft_xdp_progs::intf::SHORTCUTS_MAX;
-    pub use weft_xdp_progs::{Hold, Protocol, Shortcut, ShortcutMaps, Taken, Way};
+    pub use weft_xdp_progs::{
+        Behind, Hold, Protocol, Shortcut, ShortcutMaps, Taken, TunnelFrame, Way,
+    };
 }

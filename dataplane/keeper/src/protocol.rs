@@ -191,6 +191,9 @@ pub struct PortRecord {
     /// ([`weft_xsk::PacketSocket`]). Absent from a zero-copy uplink and from keepers that had none.
     #[serde(default)]
     pub packet_socket: bool,
+    /// Packets may go by it past the dataplane ([`weft_xdp_progs::Shortcut`]). False from keepers that did not say.
+    #[serde(default)]
+    pub shortcuts: bool,
     /// Where its program runs; of a held port, where it may.
     pub xdp_mode: XdpMode,
     /// As given.

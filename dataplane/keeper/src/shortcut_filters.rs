@@ -6,14 +6,19 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::thread;
 
+use nix::net::if_::if_indextoname;
 use nix::sched::{CloneFlags, setns};
 use weft_xdp_progs::{Error, Programs, ShortcutOut, TcFilter};
 
 use crate::interface;
 
+/// What a far end needs to take what an uplink's program redirects to it, and to make large packets of it. To be
+/// switched on while it is up, or the host end does not notice (`veth_set_features`, drivers/net/veth.c).
+const FAR_END_FEATURES: &[(&str, bool)] = &[("rx-gro", true)];
+
 /// Attaches them to the port with interface `ifindex`, whose far end is in the network namespace at `netns`, or in the
-/// keeper's own without one. A far end that cannot be reached is logged: its packets take no shortcuts. What is
-/// attached there needs no detaching, for it does nothing alone.
+/// keeper's own without one. False when the far end cannot be reached, which is logged: the port has no shortcuts then.
+/// What is attached there needs no detaching, for it does nothing alone.
 ///
 /// # Errors
 /// When the host end is refused.
@@ -22,17 +27,23 @@ pub fn attach(
     port: u16,
     ifindex: u32,
     netns: Option<&Path>,
-) -> Result<TcFilter, Error> {
+) -> Result<(TcFilter, bool), Error> {
     let host_end = programs.attach_shortcut_in(ifindex)?;
-    if let Err(error) = attach_far_end(&programs.shortcut_out()?, ifindex, netns) {
-        tracing::warn!(%error, port, ?netns, "no shortcuts for what comes in by this port");
+    let far_end = attach_far_end(&programs.shortcut_out()?, ifindex, netns);
+    if let Err(error) = &far_end {
+        tracing::warn!(%error, port, ?netns, "no shortcuts for this port");
     }
-    Ok(host_end)
+    Ok((host_end, far_end.is_ok()))
 }
 
 fn attach_far_end(program: &ShortcutOut, ifindex: u32, netns: Option<&Path>) -> io::Result<()> {
     let far_end = interface::far_end(ifindex)?;
-    let attach = || program.attach(far_end).map_err(io::Error::other);
+    let attach = || {
+        program.attach(far_end).map_err(io::Error::other)?;
+        let name = if_indextoname(far_end)?;
+        let features = weft_ethtool::set_features(&name.to_string_lossy(), FAR_END_FEATURES);
+        features.map_err(io::Error::other)
+    };
     let Some(netns) = netns else {
         return attach();
     };

@@ -36,6 +36,7 @@ fn port(id: u16, name: &str, addresses: &[&str]) -> AttachedPort {
             kind: PortKind::Pod,
             queues: Vec::new(),
             packet_socket: false,
+            shortcuts: false,
             xdp_mode: XdpMode::Generic,
             config: serde_json::Value::Null,
         },

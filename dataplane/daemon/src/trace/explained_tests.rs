@@ -51,6 +51,7 @@ fn port(id: PortId, kind: PortKind, addresses: &[IpAddr], pod: Option<&PodRef>) 
             kind,
             queues: Vec::new(),
             packet_socket: false,
+            shortcuts: false,
             xdp_mode: XdpMode::Generic,
             config: serde_json::Value::Null,
         },

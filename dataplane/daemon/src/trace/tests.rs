@@ -34,6 +34,7 @@ fn port(id: u16, kind: PortKind, name: &str, addresses: &[&str]) -> AttachedPort
             kind,
             queues: Vec::new(),
             packet_socket: false,
+            shortcuts: false,
             xdp_mode: XdpMode::Generic,
             config: serde_json::Value::Null,
         },

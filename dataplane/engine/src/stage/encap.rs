@@ -86,7 +86,7 @@ fn class(packet: &Packet, context: &Context<'_>) -> u8 {
 
 /// One number per inner flow, so that the underlay spreads flows and keeps each in order.
 #[inline]
-fn entropy(packet: &Packet, context: &Context<'_>) -> u32 {
+pub(super) fn entropy(packet: &Packet, context: &Context<'_>) -> u32 {
     let hash = match packet.track.hash {
         0 => conntrack::flow_hash(&packet.headers, context.flows.seed()),
         hash => hash,

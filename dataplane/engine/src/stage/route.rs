@@ -15,10 +15,11 @@ use crate::counters::Stage;
 use crate::drop_reason::DropReason;
 use crate::icmp;
 use crate::outside;
-use crate::packet::{Egress, Network, Origin, Packet, PortId, PortKind, Track};
+use crate::packet::{Egress, Network, Origin, Packet, PortId, PortKind, RemoteId, Track};
 use crate::pipeline::Context;
+use crate::stage::encap;
 use crate::table::fib::Route;
-use crate::table::flow::Direction;
+use crate::table::flow::{Direction, ShortcutRoute, TunnelEnd};
 
 /// Offset of the TTL in an IPv4 header (RFC 791 section 3.1).
 const TTL_AT: usize = 8;
@@ -79,40 +80,83 @@ fn decided(packet: &mut Packet, context: &Context<'_>) -> Option<u32> {
     Some(mtu)
 }
 
-/// Asks for a shortcut of a connection between two ports of this node that had some packets by here. It came this far,
-/// so it is allowed.
+/// Asks for a shortcut of a connection that had some packets by here. It came this far, so it is allowed.
 #[inline]
 fn consider_shortcut(packet: &Packet, shortcuts: u32, context: &mut Context<'_>) {
-    let (Some(flow), Some((to, kind))) = (packet.track.flow, port_of_node(packet.egress)) else {
-        return;
-    };
-    if packet.rx_kind == PortKind::Uplink || packet.rx == to {
-        return;
+    if let Some(flow) = packet.track.flow
+        && let Some(ways) = context.flows.is_due(flow, epoch(context))
+        && let Some(route) = shortcut_route(packet, ways, context)
+    {
+        context.flows.shorten(flow, route, shortcuts);
     }
-    let Some(ways) = context.flows.is_due(flow, epoch(context)) else {
-        return;
+}
+
+/// Where a connection's packets come and go: a port of this node, and the node behind it if it is an uplink.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct End {
+    port: PortId,
+    kind: PortKind,
+    remote: Option<RemoteId>,
+}
+
+/// Where a shortcut of the packet's connection leads, whose ways out are `ways`: from a pod to another port of the
+/// node or to another node, or back. None when a port can have none.
+#[cold]
+fn shortcut_route(packet: &Packet, ways: [u32; 2], context: &Context<'_>) -> Option<ShortcutRoute> {
+    let from = End {
+        port: packet.rx,
+        kind: packet.rx_kind,
+        remote: packet.tunnel,
     };
+    let to = end(packet.egress, context)?;
+    let ends = [from, to];
+    let can_have = |end: &End| {
+        let port = context.tables.port(end.port);
+        // What the tunnel's programs know is VXLAN over IPv4.
+        let remote = end.remote.and_then(|id| context.tables.remote(id));
+        port.is_some_and(|port| port.shortcuts)
+            && (end.kind == PortKind::Uplink) == remote.is_some_and(|it| it.vtep.is_ipv4())
+    };
+    if from.port == to.port || !ends.iter().all(can_have) {
+        return None;
+    }
+    let remote = from.remote.or(to.remote);
+    if remote.is_some() && ends.iter().all(|end| end.kind != PortKind::Pod) {
+        return None;
+    }
     let direction = packet.track.direction;
-    let back = Egress::decode(ways[direction.opposite().index()], kind).and_then(port_of_node);
-    let both = match back {
-        Some((port, _)) if port == packet.rx => true,
-        Some(_) => return,
+    let back = Egress::decode(ways[direction.opposite().index()], to.kind);
+    let both = match back.and_then(|back| end(back, context)) {
+        Some(end) if end == from => true,
+        Some(_) => return None,
         None => false,
     };
     let (ports, directions) = match direction {
-        Direction::Original => ([packet.rx, to], [true, both]),
-        Direction::Reply => ([to, packet.rx], [both, true]),
+        Direction::Original => ([from.port, to.port], [true, both]),
+        Direction::Reply => ([to.port, from.port], [both, true]),
     };
-    context.flows.shorten(flow, ports, directions, shortcuts);
+    let tunnel = |remote| TunnelEnd {
+        remote,
+        flow_hash: encap::entropy(packet, context),
+    };
+    Some(ShortcutRoute {
+        ports,
+        directions,
+        tunnel: remote.map(tunnel),
+    })
 }
 
-#[inline]
-fn port_of_node(egress: Egress) -> Option<(PortId, PortKind)> {
-    match egress {
-        Egress::Local(port) => Some((port, PortKind::Pod)),
-        Egress::Host { port, .. } => Some((port, PortKind::Node)),
-        Egress::Unknown | Egress::Remote(_) | Egress::Outside(_) => None,
-    }
+fn end(egress: Egress, context: &Context<'_>) -> Option<End> {
+    let (port, kind, remote) = match egress {
+        Egress::Local(port) => (port, PortKind::Pod, None),
+        Egress::Host { port, .. } => (port, PortKind::Node, None),
+        Egress::Remote(id) => {
+            let path = context.tables.remote(id)?.path?;
+            (path.uplink, PortKind::Uplink, Some(id))
+        }
+        Egress::Unknown | Egress::Outside(_) => return None,
+    };
+    Some(End { port, kind, remote })
 }
 
 /// An entry has room for half of it; four thousand million versions make no mistake likely, and a

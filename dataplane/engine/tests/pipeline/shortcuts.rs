@@ -78,7 +78,7 @@ fn connections_between_two_pods_ask() {
         let (mut bed, asked) = bed();
         let all = asked_by(&mut bed, &asked, a, b);
         assert!(all.len() > 1, "again while packets come by the pipeline");
-        assert_eq!(all[0].ports, [A, B]);
+        assert_eq!(all[0].route.ports, [A, B]);
         assert_eq!(all[0].keys[0].tuple.source(), ip(a.1));
         assert_eq!(all[0].epoch, bed.tables.shortcut_epoch());
         let seats: Vec<_> = all.iter().map(|it| (it.seat, it.ticket)).collect();
@@ -95,7 +95,10 @@ fn connections_with_the_node_and_the_world_behind_it_ask() {
     ] {
         let (mut bed, asked) = bed();
         let all = asked_by(&mut bed, &asked, a, b);
-        assert_eq!((all[0].ports, all[0].directions), ([A, NODE], [true; 2]));
+        assert_eq!(
+            (all[0].route.ports, all[0].route.directions),
+            ([A, NODE], [true; 2])
+        );
     }
 }
 
@@ -110,13 +113,19 @@ fn datagrams_ask_for_the_ways_they_go() {
         bed.run(&[datagram(A4, B4, (1, 2))]);
     }
     let first = asked.0.lock().unwrap()[0];
-    assert_eq!((first.ports, first.directions), ([A, B], [true, false]));
+    assert_eq!(
+        (first.route.ports, first.route.directions),
+        ([A, B], [true, false])
+    );
     bed.run(&[datagram(B4, A4, (2, 1))]);
     for _ in 0..MANY {
         bed.run(&[datagram(A4, B4, (1, 2))]);
     }
     let last = *asked.0.lock().unwrap().last().unwrap();
-    assert_eq!((last.ports, last.directions), ([A, B], [true; 2]));
+    assert_eq!(
+        (last.route.ports, last.route.directions),
+        ([A, B], [true; 2])
+    );
     assert_eq!((last.seat, last.ticket), (first.seat, first.ticket));
 }
 
@@ -136,7 +145,48 @@ fn translated_connections_say_what_they_become() {
             (ip(address), (4000, 80))
         );
         assert_eq!((back.source(), back.ports()), (ip(backend), (8080, 4000)));
-        assert_eq!(all[0].ports, [A, B]);
+        assert_eq!(all[0].route.ports, [A, B]);
+    }
+}
+
+/// Four's pod answers, or is asked: both directions, and the tunnel to four.
+#[test]
+fn connections_with_pods_of_other_nodes_ask() {
+    for (own, other) in [(A4.1, "10.1.2.5"), (A6.1, "fd00:1:2::5")] {
+        let (mut bed, asked) = bed();
+        for _ in 0..MANY {
+            bed.run(&[(A, packet(own, other).udp(8, 7).build())]);
+            let inner = packet(other, own).udp(7, 8);
+            bed.run(&[(UPLINK, from_four(&inner).build())]);
+        }
+        let route = asked.0.lock().unwrap().last().unwrap().route;
+        assert_eq!((route.ports, route.directions), ([A, UPLINK], [true; 2]));
+        assert_eq!(route.tunnel.unwrap().remote, FOUR);
+    }
+    let (mut bed, asked) = bed();
+    for _ in 0..MANY {
+        let inner = packet("10.1.2.5", A4.1).udp(7, 8);
+        bed.run(&[(UPLINK, from_four(&inner).build())]);
+    }
+    let route = asked.0.lock().unwrap().last().unwrap().route;
+    assert_eq!(
+        (route.ports, route.directions),
+        ([UPLINK, A], [true, false])
+    );
+    assert_eq!(route.tunnel.unwrap().remote, FOUR);
+}
+
+#[test]
+fn ports_that_can_have_none_do_not_ask() {
+    for port in [A, UPLINK] {
+        let (mut bed, asked) = bed();
+        bed.change_port(port, |port| port.shortcuts = false);
+        for _ in 0..MANY {
+            bed.run(&[(A, packet(A4.1, "10.1.2.5").udp(8, 7).build())]);
+            let inner = packet("10.1.2.5", A4.1).udp(7, 8);
+            bed.run(&[(UPLINK, from_four(&inner).build())]);
+        }
+        assert_eq!(asked.0.lock().unwrap()[..], []);
     }
 }
 
@@ -145,10 +195,10 @@ fn other_connections_do_not() {
     let (mut bed, asked) = bed();
     for round in 0..MANY {
         let flags = TcpFlags::ACK;
-        // Of another node.
-        let inner = packet("10.1.2.5", A4.1).udp(7, 8);
-        bed.run(&[(UPLINK, from_four(&inner).build())]);
-        bed.run(&[(A, packet(A4.1, "10.1.2.5").udp(8, 7).build())]);
+        // Of a node behind a tunnel over IPv6.
+        let inner = packet("10.1.3.5", A4.1).udp(7, 8);
+        bed.run(&[(UPLINK, from_six(&inner).build())]);
+        bed.run(&[(A, packet(A4.1, "10.1.3.5").udp(8, 7).build())]);
         // Short ones.
         let port = 5000 + round as u16;
         let short = |from: &str, to: &str, ports: (u16, u16)| {
@@ -173,10 +223,11 @@ fn tables_without_shortcuts_have_none() {
 }
 
 #[test]
-fn what_changes_nothing_for_local_pods_keeps_their_shortcuts() {
+fn what_is_no_running_connections_way_keeps_them() {
     let (mut bed, _) = bed();
     let epoch = bed.tables.shortcut_epoch();
-    bed.change(|builder| builder.set_path(weft_engine::RemoteId(0), None, 1280));
+    let [_, backend, _, address] = FAMILIES[0];
+    service::set(&mut bed, &service::spec(address, &[backend]));
     assert_eq!(bed.tables.shortcut_epoch(), epoch);
 }
 
@@ -212,6 +263,11 @@ fn what_may_change_something_takes_all_back() {
         builder.set_node(Some(node));
     });
     changed(&bed, "the gateway's address");
+    let path = bed.tables.remote(FOUR).unwrap().path;
+    bed.change(|builder| builder.set_path(FOUR, path, 1280));
+    changed(&bed, "the MTU of a tunnel");
+    bed.change(|builder| builder.set_path(FOUR, None, 1280));
+    changed(&bed, "the way to another node");
     bed.change(|builder| {
         builder.allow_shortcuts(false);
         builder.allow_shortcuts(true);

@@ -51,7 +51,7 @@ pub use key::{Direction, FlowKey, HashSeed, Tuple};
 pub use memory::{FLOWS_MAX, FlowMemory, MemoryError};
 pub use recover::Recovery;
 pub use sctp::{Chunk, ChunkKind};
-pub use shortcut::{Candidate, Shortcuts, Used};
+pub use shortcut::{Candidate, ShortcutRoute, Shortcuts, TunnelEnd, Used};
 pub use state::{Standing, State, Tick};
 pub use tcp::Segment;
 pub use track::{Decided, Seen, Tracked, Upper};

@@ -1,14 +1,14 @@
 //! Connections whose data goes past the pipeline: what went by is taken down wherever somebody looks at them.
 //!
-//! A busy TCP or UDP connection between two ports of the node is given to a [`Shortcuts`], which may send its data on
-//! by itself until it is taken back. What opens or ends the connection still comes by the pipeline.
+//! A busy TCP or UDP connection of a pod with another port of the node, or with another node, is given to a
+//! [`Shortcuts`], which may send its data on by itself until it is taken back. What opens or ends the connection still comes by the pipeline.
 
 use super::FlowTable;
 use super::entry::{Flags, FlowRef, Hot};
 use super::key::{Direction, FlowKey};
 use super::memory::{Family, Number};
 use super::state::{State, Tick};
-use crate::packet::PortId;
+use crate::packet::{PortId, RemoteId};
 
 /// Packets of a connection by the pipeline before it is given a shortcut, and before it is given one again. Fewer
 /// and short connections cost more than they gain; each costs the control side some 20 us.
@@ -38,12 +38,30 @@ pub struct Candidate {
     pub keys: [FlowKey; 2],
     /// Highest TCP sequence number behind a segment, by direction.
     pub ends: [u32; 2],
-    /// Port its packets come in by, by direction.
+    /// What it is about.
+    pub route: ShortcutRoute,
+    /// [`crate::Tables::shortcut_epoch`] it was decided under.
+    pub epoch: u32,
+}
+
+/// Where packets of a connection go past the pipeline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShortcutRoute {
+    /// Port they come in by, by direction.
     pub ports: [PortId; 2],
     /// Which directions are to have one: datagrams may go one way only.
     pub directions: [bool; 2],
-    /// [`crate::Tables::shortcut_epoch`] it was decided under.
-    pub epoch: u32,
+    /// Where one of the ports is an uplink: the tunnel behind it.
+    pub tunnel: Option<TunnelEnd>,
+}
+
+/// A connection's other end, behind the tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TunnelEnd {
+    /// The node.
+    pub remote: RemoteId,
+    /// What the outer source port of the connection's packets is made of.
+    pub flow_hash: u32,
 }
 
 /// What sends packets on past the pipeline. No call may wait.
@@ -111,15 +129,9 @@ impl FlowTable {
         Some(hot.egress)
     }
 
-    /// Asks for a shortcut of a connection whose packets come in by these ports, in these directions.
+    /// Asks for a shortcut of a connection.
     #[cold]
-    pub fn shorten(
-        &mut self,
-        flow: FlowRef,
-        ports: [PortId; 2],
-        directions: [bool; 2],
-        epoch: u32,
-    ) {
+    pub fn shorten(&mut self, flow: FlowRef, route: ShortcutRoute, epoch: u32) {
         let Some(number) = self.resolve(flow) else {
             return;
         };
@@ -138,8 +150,7 @@ impl FlowTable {
             ticket: hot.generation,
             keys: [original, reply],
             ends: hot.ends,
-            ports,
-            directions,
+            route,
             epoch,
         };
         if let Some(shortcuts) = &mut self.shortcuts {

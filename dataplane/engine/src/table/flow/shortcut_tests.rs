@@ -6,11 +6,16 @@ use std::sync::{Arc, Mutex};
 use weft_wire::TcpFlags;
 
 use super::track_tests::{Bed, Side};
-use super::{Candidate, Direction, FlowInfo, FlowTable, Segment, Shortcuts, State, Tick, Used};
+use super::{
+    Candidate, Direction, FlowInfo, FlowTable, Segment, ShortcutRoute, Shortcuts, State, Tick, Used,
+};
 use crate::packet::PortId;
 
-const PORTS: [PortId; 2] = [PortId(3), PortId(4)];
-const BOTH: [bool; 2] = [true; 2];
+const ROUTE: ShortcutRoute = ShortcutRoute {
+    ports: [PortId(3), PortId(4)],
+    directions: [true; 2],
+    tunnel: None,
+};
 const EPOCH: u32 = 5;
 
 /// Remembers what it is told, and says what it is given.
@@ -66,7 +71,7 @@ impl Talk {
 
     fn shorten(&mut self) {
         let flow = self.bed.flow();
-        self.bed.table.shorten(flow, PORTS, BOTH, EPOCH);
+        self.bed.table.shorten(flow, ROUTE, EPOCH);
     }
 
     fn asked(&self) -> Vec<Candidate> {
@@ -112,7 +117,7 @@ fn a_connection_says_who_it_is_and_where_it_stands() {
     let [candidate] = talk.asked()[..] else {
         panic!("one asked");
     };
-    assert_eq!((candidate.ports, candidate.epoch), (PORTS, EPOCH));
+    assert_eq!((candidate.route, candidate.epoch), (ROUTE, EPOCH));
     assert_eq!(candidate.ends, [11, 21]);
     assert_eq!(candidate.keys[1], candidate.keys[0].mirrored());
     assert_ne!(candidate.ticket, 0);
@@ -128,7 +133,7 @@ fn only_connections_with_a_seat_ask() {
         let key = Bed::numbered(Side::A, 6, number);
         let hash = key.hash(talk.bed.table.seed());
         let (flow, _) = talk.bed.table.find(&key, hash, talk.bed.now).unwrap();
-        talk.bed.table.shorten(flow, PORTS, BOTH, EPOCH);
+        talk.bed.table.shorten(flow, ROUTE, EPOCH);
     }
     seats.extend(talk.asked()[1..].iter().map(|it| it.seat));
     seats.sort_unstable();
@@ -143,7 +148,7 @@ fn a_connection_is_due_once_it_had_some_packets_and_both_ways_are_decided() {
     assert!((0..63).all(|_| table.is_due(flow, EPOCH).is_none()));
     assert_eq!(table.is_due(flow, EPOCH), Some([9, 9]));
     assert_eq!(table.is_due(flow, EPOCH + 1), None, "other tables");
-    table.shorten(flow, PORTS, BOTH, EPOCH);
+    table.shorten(flow, ROUTE, EPOCH);
     assert_eq!(table.is_due(flow, EPOCH), None, "it asked");
     table.decide(flow, Direction::Original, EPOCH + 1, 9);
     assert!(

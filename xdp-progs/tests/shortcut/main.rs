@@ -6,14 +6,16 @@
     reason = "a helper that fails fails its test"
 )]
 
+#[path = "../common/mod.rs"]
 mod common;
+mod tunnel;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use etherparse::{PacketBuilder, SlicedPacket, TcpHeader, TransportSlice};
 use weft_xdp_progs::{
-    Action, Hold, Program, Programs, Protocol, ReceivedOn, Shortcut, ShortcutMaps, Taken, Verdict,
-    Way,
+    Action, Behind, Hold, Program, Programs, Protocol, ReceivedOn, Shortcut, ShortcutMaps, Taken,
+    Verdict, Way,
 };
 
 const POD: [u8; 6] = [2, 0, 0, 0, 1, 1];
@@ -79,12 +81,14 @@ impl Node {
             epoch: EPOCH,
             rx_ifindex: self.ifindex,
             tx_ifindex: self.ifindex,
-            to_pod: true,
+            to: Behind::Pod,
+            tunnel: None,
             place: PLACE,
             ticket: TICKET,
             mtu: MTU,
             pod_mac: POD,
             gateway_mac: GATEWAY,
+            sender_mac: GATEWAY,
             peer_mac: PEER,
             translation: None,
         }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Shortcuts: data of connections between two ports of this node that the dataplane let through goes from
-// one pod's interface into the other's, whole and uncopied, until the dataplane takes the shortcut back.
+// Shortcuts: data of a pod's connections that the dataplane let through goes from its interface straight
+// into another one of the node, or into the tunnel to another node, whole and uncopied, until the dataplane
+// takes the shortcut back. What comes out of the tunnel is uplink.bpf.c's.
 // What opens or ends a connection, fragments, options and last hops go the usual way.
 //
 // It takes two programs, because generic XDP copies a packet before a program may look at it, and comes

@@ -17,7 +17,7 @@
 //! | `shortcut.rs` | connections whose data goes past the pipeline |
 //! | `recover.rs` | taking over what another process left |
 //!
-//! Nothing is allocated after [`FlowTable::new`].
+//! Nothing is allocated after [`FlowTable::new`] and [`FlowTable::use_shortcuts`].
 
 mod entry;
 mod index;
@@ -133,6 +133,8 @@ pub struct FlowTable {
     /// The state [`FlowTable::reap`] looks at next.
     reaped: usize,
     shortcuts: Option<Box<dyn Shortcuts>>,
+    /// Who asked for the shortcut of each seat: those with [`Flags::SHORTCUT`], once each.
+    seat_owners: Box<[Option<Number>]>,
 }
 
 impl FlowTable {
@@ -158,6 +160,7 @@ impl FlowTable {
             backends: BackendCounters::new(),
             reaped: 0,
             shortcuts: None,
+            seat_owners: Box::default(),
         }
     }
 

@@ -61,7 +61,8 @@ impl FlowTable {
             recovery.broken += 1;
             return false;
         }
-        if hot.state().is_over(hot.last_seen(), now) {
+        // What went by a shortcut was perhaps not taken down.
+        if hot.state().is_over(hot.last_seen(), now) && !hot.has(Flags::SHORTCUT) {
             recovery.expired += 1;
             return false;
         }

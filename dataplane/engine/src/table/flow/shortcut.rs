@@ -27,10 +27,13 @@ pub struct Used {
     pub end: u32,
 }
 
+/// How long a connection was silent that loses its seat to one that is not.
+const SILENT: u32 = Tick::count(1);
+
 /// A connection that may be given a shortcut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Candidate {
-    /// Its seat: no other connection of the table has it.
+    /// Its seat: no other connection of the table has it now.
     pub seat: u32,
     /// Which of the connections that had the seat it is; never 0.
     pub ticket: u32,
@@ -83,6 +86,7 @@ impl FlowTable {
     /// Goes on with `shortcuts`, which knows what went by those of the table's former owner. None of those holds any
     /// longer.
     pub fn use_shortcuts(&mut self, shortcuts: Box<dyn Shortcuts>) {
+        self.seat_owners = vec![None; shortcuts.seats() as usize].into();
         self.shortcuts = Some(shortcuts);
         for family in Family::BOTH {
             for place in 0..self.memory.header().used[family as usize] {
@@ -94,15 +98,13 @@ impl FlowTable {
         }
     }
 
-    /// Takes down what went by the shortcuts of connections in at most `most` places from `from` on, 0 for the first.
-    /// Returns where to go on; `None` behind the last.
+    /// Takes down what went by the shortcuts in at most `most` seats from `from` on, 0 for the first. Returns where to
+    /// go on; `None` behind the last.
     pub fn absorb_some(&mut self, from: u32, most: u32) -> Option<u32> {
-        let [v4, v6] = self.memory.header().used;
-        let seats = self.shortcuts.as_ref().map_or(0, |it| it.seats());
-        let end = seats.min(v4.max(v6) * 2);
+        let end = self.seat_owners.len() as u32;
         let to = end.min(from.saturating_add(most));
         for seat in from..to {
-            if let Some(number) = self.seated(seat) {
+            if let Some(number) = self.seat_owners[seat as usize] {
                 self.absorb(number);
             }
         }
@@ -129,19 +131,18 @@ impl FlowTable {
         Some(hot.egress)
     }
 
-    /// Asks for a shortcut of a connection.
+    /// Asks for a shortcut of a connection, whose packet came just now. None while its seat is taken.
     #[cold]
     pub fn shorten(&mut self, flow: FlowRef, route: ShortcutRoute, epoch: u32) {
         let Some(number) = self.resolve(flow) else {
             return;
         };
         self.memory.hot_mut(number).end_streak();
-        let seat = self.seat(number);
-        if self.shortcuts.as_ref().is_none_or(|it| seat >= it.seats()) {
-            return;
-        }
         // It may have had one, under older tables.
         self.absorb(number);
+        let Some(seat) = self.sit_down(number) else {
+            return;
+        };
         let (original, reply) = self.keys(number);
         let hot = self.memory.hot_mut(number);
         hot.flags |= Flags::SHORTCUT;
@@ -168,8 +169,7 @@ impl FlowTable {
 
     #[cold]
     fn absorb_used(&mut self, number: Number) {
-        let seat = self.seat(number);
-        let Some(shortcuts) = &mut self.shortcuts else {
+        let (Some(seat), Some(shortcuts)) = (self.seat(number), &mut self.shortcuts) else {
             return;
         };
         let hot = self.memory.hot_mut(number);
@@ -193,27 +193,38 @@ impl FlowTable {
     #[inline]
     pub(super) fn lengthen(&mut self, number: Number) {
         if self.memory.hot(number).has(Flags::SHORTCUT) {
-            let seat = self.seat(number);
             let hot = self.memory.hot_mut(number);
             hot.flags &= !Flags::SHORTCUT;
             hot.end_streak();
-            if let Some(shortcuts) = &mut self.shortcuts {
+            if let (Some(seat), Some(shortcuts)) = (self.seat(number), &mut self.shortcuts) {
+                self.seat_owners[seat as usize] = None;
                 shortcuts.end(seat);
             }
         }
     }
 
-    /// Both families' entries side by side, so that the lowest numbers of each have the lowest seats.
-    fn seat(&self, number: Number) -> u32 {
-        let family = self.memory.family(number) as u32;
-        2 * (number.raw() - family * self.memory.flows()) + family
+    /// The seat of a connection, from now on its own, unless somebody has it who was not silent.
+    fn sit_down(&mut self, number: Number) -> Option<u32> {
+        let seat = self.seat(number)?;
+        let owner = self.seat_owners[seat as usize].filter(|it| *it != number);
+        if let Some(owner) = owner {
+            self.absorb(owner);
+            let now = self.memory.hot(number).last_seen();
+            if now.since(self.memory.hot(owner).last_seen()) < SILENT {
+                return None;
+            }
+            self.lengthen(owner);
+        }
+        self.seat_owners[seat as usize] = Some(number);
+        Some(seat)
     }
 
-    fn seated(&self, seat: u32) -> Option<Number> {
-        let family = Family::BOTH[(seat % 2) as usize];
-        let place = seat / 2;
-        (place < self.memory.header().used[family as usize])
-            .then(|| self.memory.number_of(family, place))?
+    /// The only seat a connection may have; entries share it that are a multiple of the seats apart. Both families'
+    /// stand side by side, so that few connections have it each for itself.
+    fn seat(&self, number: Number) -> Option<u32> {
+        let family = self.memory.family(number) as u32;
+        let place = number.raw() - family * self.memory.flows();
+        (2 * place + family).checked_rem(self.seat_owners.len() as u32)
     }
 }
 

@@ -74,6 +74,13 @@ impl Talk {
         self.bed.table.shorten(flow, ROUTE, EPOCH);
     }
 
+    /// Opens the numbered connection, or sends once more by it, and asks.
+    fn begin(&mut self, number: u32) {
+        self.bed.establish(number);
+        let flow = self.bed.find(number);
+        self.bed.table.shorten(flow, ROUTE, EPOCH);
+    }
+
     fn asked(&self) -> Vec<Candidate> {
         self.fake.0.lock().unwrap().asked.clone()
     }
@@ -84,14 +91,22 @@ impl Talk {
 
     /// So much goes by the shortcut from A.
     fn goes_by(&self, packets: u64, end: u32, now: Tick) {
+        let asked = self.asked().pop().unwrap();
+        self.goes_by_of(&asked, packets, end, now);
+    }
+
+    fn used_now(&self, candidate: &Candidate, packets: u64) {
+        self.goes_by_of(candidate, packets, 500, self.bed.now);
+    }
+
+    fn goes_by_of(&self, candidate: &Candidate, packets: u64, end: u32, now: Tick) {
         let used = Used {
             packets,
             bytes: packets * 1_000,
             last_ns: u64::from(now.0) << 27,
             end,
         };
-        let asked = self.asked().pop().unwrap();
-        let key = (asked.seat, asked.ticket, Direction::Original);
+        let key = (candidate.seat, candidate.ticket, Direction::Original);
         self.fake.0.lock().unwrap().used.insert(key, used);
     }
 
@@ -127,17 +142,43 @@ fn a_connection_says_who_it_is_and_where_it_stands() {
 #[test]
 fn only_connections_with_a_seat_ask() {
     let mut talk = Talk::new();
-    let mut seats = vec![talk.asked()[0].seat];
-    for number in 1..8 {
-        talk.bed.establish(number);
-        let key = Bed::numbered(Side::A, 6, number);
-        let hash = key.hash(talk.bed.table.seed());
-        let (flow, _) = talk.bed.table.find(&key, hash, talk.bed.now).unwrap();
-        talk.bed.table.shorten(flow, ROUTE, EPOCH);
-    }
-    seats.extend(talk.asked()[1..].iter().map(|it| it.seat));
+    (1..8).for_each(|number| talk.begin(number));
+    let mut seats: Vec<u32> = talk.asked().iter().map(|it| it.seat).collect();
     seats.sort_unstable();
     assert_eq!(seats, [0, 1, 2, 3, 4, 5], "both families', each its own");
+    assert_eq!(talk.ended(), [], "all are young");
+}
+
+#[test]
+fn a_seat_is_left_by_who_ends_and_by_who_is_silent() {
+    let mut talk = Talk::new();
+    (1..6).for_each(|number| talk.begin(number));
+    let owner = talk.asked()[0];
+    // The fourth of a family has the seat of the first.
+    let next = |talk: &mut Talk| {
+        talk.begin(6);
+        talk.asked()[6..].to_vec()
+    };
+    talk.bed.pass(3);
+    talk.used_now(&owner, 5);
+    assert_eq!(next(&mut talk), [], "the owner is busy");
+    talk.bed.pass(3);
+    let [heir] = next(&mut talk)[..] else {
+        panic!("the owner was silent");
+    };
+    assert_eq!((heir.seat, talk.ended()), (owner.seat, vec![owner.seat]));
+    talk.used_now(&heir, 7);
+    assert_eq!(talk.bed.table.absorb_some(0, 6), None);
+    let flows: Vec<FlowInfo> = talk.bed.table.iter(talk.bed.now).collect();
+    let used = flows.iter().map(|it| (it.packets[0], it.shortcut));
+    assert!(used.clone().any(|it| it == (2 + 5, false)), "the owner's");
+    assert!(used.clone().any(|it| it == (2 + 2 + 7, true)), "the heir's");
+    let flow = talk.bed.find(6);
+    talk.bed.table.remove(flow);
+    assert_eq!(talk.ended(), [owner.seat, heir.seat]);
+    talk.bed.pass(3);
+    talk.begin(0);
+    assert_eq!(talk.asked()[7].seat, owner.seat, "it is free again");
 }
 
 #[test]
@@ -218,4 +259,18 @@ fn the_next_process_takes_down_what_went_by_and_asks_again() {
     assert_eq!(talk.ended(), [0]);
     talk.shorten();
     assert_eq!(talk.asked()[1].ends, [5_011, 21]);
+}
+
+#[test]
+fn the_next_process_believes_what_went_by_for_longer_than_a_timeout() {
+    let mut talk = Talk::new();
+    talk.bed.pass(6 * 24 * 3600);
+    talk.goes_by(5, 5_011, talk.bed.now);
+    let memory = talk.bed.table.into_memory();
+    let (table, recovery) = FlowTable::recover(memory, talk.bed.now).unwrap();
+    assert_eq!((recovery.kept, recovery.expired), (1, 0));
+    talk.bed.table = table;
+    talk.bed.table.use_shortcuts(Box::new(talk.fake.clone()));
+    assert_eq!(talk.bed.table.expire(talk.bed.now, 10), 0);
+    assert_eq!(talk.bed.only().unwrap().packets, [7, 1]);
 }

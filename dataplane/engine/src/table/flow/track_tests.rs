@@ -88,7 +88,12 @@ impl Bed {
 
     /// The only connection, of TCP.
     pub(super) fn flow(&self) -> FlowRef {
-        let key = Self::key(Side::A, 6);
+        self.find(0)
+    }
+
+    /// The numbered connection, of TCP.
+    pub(super) fn find(&self, number: u32) -> FlowRef {
+        let key = Self::numbered(Side::A, 6, number);
         let found = self.table.find(&key, key.hash(self.table.seed()), self.now);
         found.expect("a flow").0
     }

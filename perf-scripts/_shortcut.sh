@@ -1,6 +1,6 @@
 # What went by shortcuts past the dataplane, and what by it. Source it after two-nodes.sh.
 #
-#   on_shortcut NODE                 some connection has one now
+#   on_shortcut NODE, no_shortcut NODE   some connection has one now, none has
 #   by_shortcut NODE, seen NODE      packets that took one, and that the pipeline saw
 #   committed NODE RESTARTS          the dataplane that was started this often knows its tables
 #   mostly NODES WHAT COMMAND...     runs it; on each of the nodes its packets go by shortcuts
@@ -8,6 +8,7 @@
 
 _shortcuts() { value "$1" ".shortcuts[] | select(.name == \"$2\") | .count"; }
 on_shortcut() { (($(_shortcuts "$1" connections) > 0)); }
+no_shortcut() { ! on_shortcut "$1"; }
 by_shortcut() { _shortcuts "$1" packets; }
 seen() { value "$1" '.stages[] | select(.name == "parse") | .count'; }
 committed() { [[ $(value "$1" .restarts) == "$2" && $(value "$1" .committed) == true ]]; }

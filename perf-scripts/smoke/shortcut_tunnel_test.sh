@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Connections between pods of two nodes take shortcuts into the tunnel and out of it, TCP and UDP, to a service
-# with a backend on the other node too. Contents arrive whole; a stream survives both dataplanes' ends, a policy
-# ends it at once.
+# with a backend on the other node too. Contents arrive whole; a stream survives both dataplanes' ends, and that the pod
+# no longer takes what shortcuts bring (GRO off); a policy ends it at once.
 . "$(dirname "$0")/../_lib.sh"
 . "$WEFT_ROOT/perf-scripts/topo/two-nodes.sh"
 . "$WEFT_ROOT/perf-scripts/_service.sh"
@@ -40,6 +40,12 @@ for n in node1 node2; do
   within 5 "the dataplane of $n is back" committed $n $((restarts + 1))
   within 5 "a shortcut at $n after the restart" on_shortcut $n
 done
+in_ns files ethtool -K eth0 gro off
+within 2 'no shortcut into a pod without GRO' no_shortcut node2
+before=$(seen node2)
+whole "$(ip4 files)" 8080 || fail 'no contents without GRO'
+sleep 0.5
+expect 'packets to a pod without GRO by the pipeline' $(($(seen node2) - before)) -gt 1000
 kill -0 $client || fail "the stream ended: $(cat "$LOGS/stream.out")"
 policy files '{"podSelector": {"matchLabels": {"app": "files"}}, "policyTypes": ["Ingress"]}' shop
 started=$(now_ms)

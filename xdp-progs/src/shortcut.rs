@@ -1,9 +1,10 @@
 //! Shortcuts: connections whose data the programs of `bpf/shortcut.bpf.c` send on by themselves.
 //!
-//! The dataplane adds one for each direction of a TCP or UDP connection of a pod once it has decided about it,
-//! with another port of its node or, by the tunnel, with another node. What opens or ends a connection still goes through the dataplane. A shortcut holds
-//! while its version is the one in force, so one word takes all of them back; while its ticket is that of
-//! its place, so one word takes it back alone; and while the dataplane says from time to time that it lives.
+//! The dataplane adds one for each direction of a TCP or UDP connection of a pod once it has decided about it, with
+//! another port of its node or, by the tunnel, with another node. What opens or ends a connection still goes through the
+//! dataplane. A shortcut holds while its version is the one in force, so one word takes all of them back; while its
+//! ticket is that of its place, so one word takes it back alone; and while the dataplane says from time to time that it
+//! lives.
 
 // UNSAFETY: maps the counters into memory and calls the kernel with the descriptors given, which
 // libbpf-rs can do for maps it opened itself only.
@@ -11,7 +12,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -143,8 +144,35 @@ impl ShortcutMaps {
     /// Opens them by their descriptors, in the order they were given out.
     ///
     /// # Errors
-    /// When one is not what it should be.
-    pub fn open([shortcuts, uses, state]: [OwnedFd; 3]) -> Result<Self, Error> {
+    /// When one is not what it should be, as that of programs of another version.
+    pub fn open(descriptors: [OwnedFd; 3]) -> Result<Self, Error> {
+        let word = size_of::<u32>();
+        let sizes = [
+            (size_of::<WeftShortcutKey>(), size_of::<WeftShortcut>()),
+            (word, size_of::<WeftShortcutUse>()),
+            (word, size_of::<WeftShortcutState>()),
+        ];
+        for (map, sizes) in descriptors.iter().zip(sizes) {
+            let asked = libbpf_rs::MapInfo::new(map.as_fd());
+            let info = asked.map_err(|source| Error::Map {
+                doing: "ask about a map of shortcuts".to_owned(),
+                source,
+            })?;
+            let actual = (info.info.key_size as usize, info.info.value_size as usize);
+            if actual != sizes {
+                return Err(Error::Invalid(format!(
+                    "a map of shortcuts has keys and values of {actual:?} bytes, not {sizes:?}: its programs are of another version"
+                )));
+            }
+        }
+        Self::over(descriptors)
+    }
+
+    /// As [`ShortcutMaps::open`] of what may be plain memory, where no program looks: for tests.
+    ///
+    /// # Errors
+    /// When one cannot be mapped.
+    pub fn over([shortcuts, uses, state]: [OwnedFd; 3]) -> Result<Self, Error> {
         Ok(Self {
             shortcuts,
             uses: Mapped::new(&uses, SHORTCUTS_MAX)?,
@@ -186,7 +214,7 @@ impl ShortcutMaps {
             )));
         }
         let (key, value) = (key(way), value(way, shortcut));
-        // SAFETY: key and value have the sizes of the map's, which `bpf/intf.h` and its test vouch for.
+        // SAFETY: key and value have the sizes of the map's: `open` asked, and what is no map the kernel refuses.
         let result = unsafe {
             libbpf_sys::bpf_map_update_elem(
                 self.shortcuts.as_raw_fd(),

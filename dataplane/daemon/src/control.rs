@@ -24,6 +24,7 @@ use crate::kept_tables::KeptTables;
 use crate::objects::{Effect, ObjectStore};
 use crate::ports::{AttachedPort, Ports, QUEUES_MAX};
 use crate::queue::{Mapped, QUEUE_COUNTERS, Queue};
+use crate::redirect_targets::RedirectTargets;
 use crate::shortcut::Shortcuts;
 use crate::snapshot::{Home, Snapshot};
 use crate::steering::Steered;
@@ -59,6 +60,8 @@ pub struct Control {
     pub steered: Steered,
     /// Shortcuts between pods, where the keeper knows of them.
     pub shortcuts: Option<Shortcuts>,
+    /// Who takes what a shortcut out of a tunnel brings; without it, pods have no shortcuts.
+    pub targets: Option<RedirectTargets>,
     /// Captures under way.
     pub captures: u32,
     /// Whether the kernel maps the rings of a socket that is bound (since Linux 6.4).
@@ -293,6 +296,7 @@ impl Control {
         match mapped {
             Ok((port, queues)) => {
                 self.ports.insert(port);
+                self.ask_target(id);
                 self.publish();
                 self.serve(id, queues)
             }
@@ -402,6 +406,47 @@ impl Control {
         if let Err(error) = self.detach(&name) {
             tracing::error!(port = %name, %error, "cannot detach");
         }
+    }
+
+    /// Takes all shortcuts from the ports with these interfaces, which take nothing redirected to them any more. They
+    /// get none until they are attached anew, so that nobody can disturb the others by changing it back and forth.
+    pub fn take_shortcuts_of(&mut self, ifindices: &[u32]) {
+        let mut changed = false;
+        for ifindex in ifindices {
+            let port = self.ports.by_ifindex(*ifindex).map(|it| it.record.id);
+            let port = port.and_then(|id| self.ports.get_mut(id));
+            changed |= port.is_some_and(AttachedPort::refuse_shortcuts);
+        }
+        if changed {
+            self.publish();
+        }
+    }
+
+    /// The same for all ports that are found to take nothing.
+    pub fn sweep_targets(&mut self) {
+        let ids: Vec<u16> = self.ports.iter().map(|port| port.record.id).collect();
+        let refusing = ids.into_iter().filter(|id| self.ask_target(*id)).count();
+        if refusing > 0 {
+            self.publish();
+        }
+    }
+
+    /// Takes the shortcuts from a pod's port that does not take what is redirected to it. True when it had them.
+    fn ask_target(&mut self, id: u16) -> bool {
+        let Some(port) = self.ports.get_mut(id) else {
+            return false;
+        };
+        if port.spec.kind != PortKind::Pod || !port.record.shortcuts {
+            return false;
+        }
+        let takes = self
+            .targets
+            .as_mut()
+            .map(|it| it.takes(port.record.ifindex));
+        if let Some(Err(error)) = &takes {
+            tracing::warn!(port = %port.spec.name, %error, "cannot ask whether it takes redirected packets");
+        }
+        !matches!(takes, Some(Ok(true))) && port.refuse_shortcuts()
     }
 
     /// Detaches every port whose interface no longer exists under its index.

@@ -21,6 +21,7 @@ mod policy;
 mod policy_log;
 mod ports;
 mod queue;
+mod redirect_targets;
 mod server;
 mod service_list;
 mod shortcut;
@@ -51,6 +52,7 @@ use weft_api::paths::RunDir;
 
 use crate::config::{Cli, Tuning};
 use crate::links::{LinkNews, LinkWatch};
+use crate::redirect_targets::{TargetNews, TargetWatch};
 use crate::server::{Shared, lock};
 use crate::shortcut::RENEW;
 
@@ -73,7 +75,11 @@ fn run(cli: &Cli) -> Result<()> {
 
     let socket = RunDir::new(&cli.run_dir).dataplane_socket();
     let mut links = LinkWatch::new().context("watching links")?;
-    let control: Shared = Arc::new(Mutex::new(start::start(cli, tuning)?));
+    let (targets, mut target_watch) = redirect_targets::open()
+        .inspect_err(|error| tracing::warn!(%error, "no shortcuts to pods: who takes redirected packets is not known"))
+        .ok()
+        .unzip();
+    let control: Shared = Arc::new(Mutex::new(start::start(cli, tuning, targets)?));
     let listener =
         server::listen(&socket).with_context(|| format!("listening at {}", socket.display()))?;
     tracing::info!(socket = %socket.display(), "ready");
@@ -81,42 +87,44 @@ fn run(cli: &Cli) -> Result<()> {
     std::thread::Builder::new()
         .name("accept".to_owned())
         .spawn(move || server::accept(&listener, &served))?;
-    let outcome = watch(&control, &mut links, &signals);
+    let outcome = watch(&control, &mut links, target_watch.as_mut(), &signals);
     lock(&control).workers.stop();
     let _ = std::fs::remove_file(&socket);
     outcome
 }
 
-/// Until told to stop: detaches ports whose link is gone and sees that workers and keeper live.
-fn watch(control: &Shared, links: &mut LinkWatch, signals: &SignalFd) -> Result<()> {
+/// Until told to stop: detaches ports whose link is gone, takes shortcuts from those that refuse them, and sees that
+/// workers and keeper live.
+fn watch(
+    control: &Shared,
+    links: &mut LinkWatch,
+    mut targets: Option<&mut TargetWatch>,
+    signals: &SignalFd,
+) -> Result<()> {
     let keeper = lock(control).keeper.as_fd().try_clone_to_owned()?;
     let bell = lock(control).shortcut_bell()?;
     let mut keeper_lives = true;
     loop {
-        let mut fds = vec![
-            PollFd::new(signals.as_fd(), PollFlags::POLLIN),
-            PollFd::new(links.as_fd(), PollFlags::POLLIN),
-            PollFd::new(keeper.as_fd(), PollFlags::POLLHUP),
-        ];
-        if !keeper_lives {
-            fds.pop();
-        }
-        fds.extend(
-            bell.iter()
-                .map(|it| PollFd::new(it.as_fd(), PollFlags::POLLIN)),
-        );
         let care = if lock(control).has_shortcuts() {
             RENEW
         } else {
             CARE
         };
-        poll(&mut fds, PollTimeout::try_from(care)?)?;
-        let ready: Vec<bool> = fds.iter().map(|fd| fd.any().unwrap_or(false)).collect();
-        if ready[0] {
+        let input = |fd| Some(PollFd::new(fd, PollFlags::POLLIN));
+        let hung_up = PollFd::new(keeper.as_fd(), PollFlags::POLLHUP);
+        let waiting = [
+            input(signals.as_fd()),
+            input(links.as_fd()),
+            targets.as_ref().and_then(|it| input(it.as_fd())),
+            keeper_lives.then_some(hung_up),
+            bell.as_ref().and_then(|it| input(it.as_fd())),
+        ];
+        let [is_told, has_links, has_targets, has_hung_up, _] = ready(waiting, care)?;
+        if is_told {
             tracing::info!("stopping; the keeper holds sockets and frames for the next start");
             return Ok(());
         }
-        if ready[1] {
+        if has_links {
             match links.wait()? {
                 LinkNews::Gone(gone) => gone
                     .into_iter()
@@ -124,7 +132,13 @@ fn watch(control: &Shared, links: &mut LinkWatch, signals: &SignalFd) -> Result<
                 LinkNews::Overrun => lock(control).sweep_gone_links(),
             }
         }
-        if keeper_lives && ready[2] {
+        if has_targets && let Some(targets) = &mut targets {
+            match targets.wait()? {
+                TargetNews::Refuse(all) => lock(control).take_shortcuts_of(&all),
+                TargetNews::Overrun => lock(control).sweep_targets(),
+            }
+        }
+        if has_hung_up {
             keeper_lives = false;
             tracing::error!(
                 "weft-keeper is gone: packets still flow, but no port can be attached or detached; restart weft-keeper and weft-dataplane"
@@ -132,4 +146,12 @@ fn watch(control: &Shared, links: &mut LinkWatch, signals: &SignalFd) -> Result<
         }
         lock(control).tend()?;
     }
+}
+
+/// Waits until any of those that are there has something to say. Which have.
+fn ready<const N: usize>(of: [Option<PollFd<'_>>; N], most: Duration) -> Result<[bool; N]> {
+    let mut fds: Vec<PollFd<'_>> = of.iter().flatten().cloned().collect();
+    poll(&mut fds, PollTimeout::try_from(most)?)?;
+    let mut polled = fds.iter().map(|fd| fd.any().unwrap_or(false));
+    Ok(of.map(|it| it.is_some() && polled.next().unwrap_or(false)))
 }

@@ -104,6 +104,15 @@ impl AttachedPort {
         }
     }
 
+    /// Has no shortcuts from now on, since what they bring is lost on the way into the pod. False when it had none.
+    pub fn refuse_shortcuts(&mut self) -> bool {
+        let had = std::mem::take(&mut self.record.shortcuts);
+        if had {
+            tracing::warn!(port = %self.spec.name, "GRO is off inside the pod: its connections take no shortcuts until it is attached anew, or weft-dataplane restarts with GRO on");
+        }
+        had
+    }
+
     fn read_counters(&self) -> PortCounters {
         let sum = |counter: QueueCounter| {
             self.counters

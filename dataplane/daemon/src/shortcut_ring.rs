@@ -245,7 +245,7 @@ mod tests {
 
     fn maps_over(uses: &File) -> Arc<ShortcutMaps> {
         let uses = uses.try_clone().unwrap().into();
-        Arc::new(ShortcutMaps::open([memory(), uses, memory()]).unwrap())
+        Arc::new(ShortcutMaps::over([memory(), uses, memory()]).unwrap())
     }
 
     fn ring(maps: &Arc<ShortcutMaps>) -> (ShortcutWriter, ShortcutNews, ShortcutReader) {

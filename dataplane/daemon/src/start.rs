@@ -22,6 +22,7 @@ use crate::kept_tables::KeptTables;
 use crate::objects::ObjectStore;
 use crate::ports::Ports;
 use crate::queue::Mapped;
+use crate::redirect_targets::RedirectTargets;
 use crate::shortcut::Shortcuts;
 use crate::snapshot::Snapshot;
 use crate::steering::Steered;
@@ -33,11 +34,11 @@ const KEEPER_PATIENCE: Duration = Duration::from_secs(10);
 /// MTU the pipeline assumes of an uplink; each path's own is in the tables.
 const UPLINK_MTU: u32 = 65_535;
 
-/// Takes everything over from the keeper and starts the workers.
+/// Takes everything over from the keeper and starts the workers. Pods have shortcuts where `targets` is there to ask.
 ///
 /// # Errors
 /// What stands in the way, with what to do about it.
-pub fn start(cli: &Cli, tuning: Tuning) -> Result<Control> {
+pub fn start(cli: &Cli, tuning: Tuning, targets: Option<RedirectTargets>) -> Result<Control> {
     let run_dir = RunDir::new(&cli.run_dir);
     let mut keeper = KeeperClient::connect(&run_dir.keeper_socket(), KEEPER_PATIENCE).context(
         "start weft-keeper first, with the same --run-dir and in the same network namespace",
@@ -87,22 +88,19 @@ pub fn start(cli: &Cli, tuning: Tuning) -> Result<Control> {
         trace_bench: None,
         steered: Steered::default(),
         shortcuts,
+        targets,
         captures: 0,
         remap,
     };
     for (id, queues) in queues {
         control.serve(id, queues).map_err(|error| anyhow!(error))?;
     }
-    for id in foreign {
-        control
-            .keeper
-            .unbind(id)
-            .with_context(|| format!("giving up port {id}, which is no port of ours"))?;
-    }
+    give_up(&mut control.keeper, foreign)?;
     rebind(&mut control, homeless);
     bind_uplinks(&mut control, &cli.underlay)?;
     control.steer().map_err(|error| anyhow!(error))?;
     control.sweep_gone_links();
+    control.sweep_targets();
     control.allow_shortcuts(true);
     Ok(control)
 }
@@ -198,6 +196,16 @@ fn adopt(keeper: &mut KeeperClient, workers: usize) -> Result<Adopted> {
         }
     }
     Ok((ports, queues, foreign))
+}
+
+/// Unbinds what is no port of ours.
+fn give_up(keeper: &mut KeeperClient, foreign: Vec<u16>) -> Result<()> {
+    for id in foreign {
+        keeper
+            .unbind(id)
+            .with_context(|| format!("giving up port {id}, which is no port of ours"))?;
+    }
+    Ok(())
 }
 
 /// Binds what `--underlay` names and gives up what it names no longer.

@@ -175,6 +175,17 @@ fn data() -> [Vec<u8>; 2] {
 }
 
 #[test]
+fn maps_of_other_programs_are_refused() {
+    let programs = Programs::load().unwrap();
+    let mut maps = programs
+        .shortcut_maps()
+        .map(|map| map.try_clone_to_owned().unwrap());
+    maps.swap(0, 1);
+    let error = ShortcutMaps::open(maps).unwrap_err();
+    assert!(error.to_string().contains("another version"), "{error}");
+}
+
+#[test]
 fn data_goes_to_the_peer_a_hop_further() {
     let node = Node::new();
     for (frame, shorter) in data().iter().zip(frames(63, |_| {})) {

@@ -36,7 +36,11 @@ const FOREVER_NS: u64 = 6 * 86_400_000_000_000;
 
 thread_local! {
     /// A process can make only so many memories, and making one takes longer than an input.
-    static TESTBED: RefCell<Testbed> = RefCell::new(with_services(Testbed::with_flows(FLOWS)));
+    static TESTBED: RefCell<Testbed> = RefCell::new(testbed());
+}
+
+fn testbed() -> Testbed {
+    with_services(Testbed::with_flows(FLOWS))
 }
 
 /// A service of each family, port 80 of TCP, UDP and SCTP, also of the node's addresses, which pod A, pod B and a pod far away answer.
@@ -82,6 +86,10 @@ fn with_services(mut bed: Testbed) -> Testbed {
 /// Runs an input through a pipeline. Panics when a packet is left without verdict or a frame is lost.
 pub fn pipeline_no_leak(input: &[u8]) {
     TESTBED.with_borrow_mut(|bed| {
+        // Some 35,000 inputs further the clock's 64 bits would be over.
+        if bed.now_ns > u64::MAX - 2 * FOREVER_NS {
+            *bed = testbed();
+        }
         for records in records(input).chunks(4) {
             let mut packets = Vec::new();
             for record in records {

@@ -9,7 +9,7 @@ declare -A packages=(
   [build]='clang gcc libc6-dev libelf-dev linux-libc-dev make pkg-config zlib1g-dev'
   [demo]='ethtool iperf3 iproute2 iputils-ping jq nftables procps util-linux'
   [test]='bpftool busybox-static chromium conntrack containerd containernetworking-plugins ethtool
-          fonts-dejavu-core iperf3 iproute2 iptables iputils-ping jq nftables procps runc tcpdump
+          fonts-dejavu-core iperf3 iproute2 iptables iputils-ping jq nftables procps runc socat tcpdump
           traceroute tshark util-linux'
 )
 

@@ -195,9 +195,11 @@ _Static_assert(sizeof(struct weft_shortcut_use) == 32, "weft_shortcut_use");
 struct weft_shortcut_state {
 	// Until when shortcuts hold without a word of the dataplane.
 	__u64 alive_until_ns;
-	// Until when packets that are on their way by shortcuts of the former epoch still arrive.
+	// Until when packets that are on their way by shortcuts of former epochs still arrive.
 	__u64 former_until_ns;
+	// 0: none holds.
 	__u32 epoch;
+	// The first of the former ones; the last is the one before `epoch`.
 	__u32 former;
 };
 _Static_assert(sizeof(struct weft_shortcut_state) == 24, "weft_shortcut_state");

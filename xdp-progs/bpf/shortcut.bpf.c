@@ -69,7 +69,8 @@ static __always_inline int held(const struct weft_shortcut *shortcut)
 	__u32 only = 0;
 	const struct weft_shortcut_state *state = bpf_map_lookup_elem(&shortcut_state, &only);
 
-	return state && shortcut->epoch == state->former &&
+	// Without an epoch in force all later ones than the first are former ones.
+	return state && shortcut->epoch - state->former < state->epoch - state->former &&
 	       bpf_ktime_get_coarse_ns() < state->former_until_ns;
 }
 

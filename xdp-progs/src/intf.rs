@@ -216,11 +216,11 @@ pub struct WeftShortcutUse {
 pub struct WeftShortcutState {
     /// Until when they do without a word of the dataplane: CLOCK_MONOTONIC, in nanoseconds.
     pub alive_until_ns: u64,
-    /// Until when packets on their way by those of the former version still arrive, likewise.
+    /// Until when packets on their way by those of former versions still arrive, likewise.
     pub former_until_ns: u64,
-    /// Those of this version of the tables.
+    /// Those of this version of the tables; 0: none does.
     pub epoch: u32,
-    /// The version before.
+    /// The first of the former versions; the last is the one before `epoch`.
     pub former: u32,
 }
 

@@ -114,8 +114,10 @@ pub struct Hold {
     pub epoch: u32,
     /// CLOCK_MONOTONIC, in nanoseconds.
     pub until_ns: u64,
-    /// Until when packets that passed the first program by one of the version before pass the second one too,
-    /// likewise.
+    /// Packets that passed the first program by one of a version from this on, before `epoch`, pass the second one too.
+    /// `epoch` itself when there is none such.
+    pub former: u32,
+    /// Until when they do: CLOCK_MONOTONIC, in nanoseconds.
     pub former_until_ns: u64,
 }
 
@@ -266,12 +268,18 @@ impl ShortcutMaps {
     /// Says which shortcuts hold. Takes effect with the next packet; no system call.
     pub fn hold(&self, hold: Hold) {
         let state = self.state.at(0);
-        // Never the new version with the old time: a shortcut must not outlive its dataplane.
-        let former = word32(&state, 16).swap(0, Ordering::AcqRel);
-        word64(&state, 0).store(hold.until_ns, Ordering::Release);
+        // First what is on its way: there is no moment in which the version that was in force is neither that nor former.
+        word32(&state, 20).store(hold.former, Ordering::Release);
         word64(&state, 8).store(hold.former_until_ns, Ordering::Release);
-        word32(&state, 20).store(former, Ordering::Release);
+        // Never the new version with the old time: a shortcut must not outlive its dataplane.
+        word32(&state, 16).store(0, Ordering::Release);
+        word64(&state, 0).store(hold.until_ns, Ordering::Release);
         word32(&state, 16).store(hold.epoch, Ordering::Release);
+    }
+
+    /// The version in force, 0 when none is: also that of a dataplane which ended. No system call.
+    pub fn epoch(&self) -> u32 {
+        word32(&self.state.at(0), 16).load(Ordering::Acquire)
     }
 
     /// Lets the shortcuts that hold do so for longer. No system call.

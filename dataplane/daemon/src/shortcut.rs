@@ -6,7 +6,7 @@
 //! those tables. A shortcut whose connection ended is closed by the worker, and what is left of it in the map goes when
 //! another connection has its seat.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -45,8 +45,9 @@ const UDP: u8 = 17;
 type Place = u32;
 
 /// One that was given.
+#[derive(Default)]
 struct Given {
-    ways: Vec<Way>,
+    shortcuts: Vec<(Way, Shortcut)>,
     ticket: u32,
     epoch: u32,
 }
@@ -61,6 +62,7 @@ pub struct Shortcuts {
     owners: HashMap<Way, Place>,
     /// Version in force.
     epoch: u32,
+    former: Former,
     /// Zero of the clock of the maps.
     clock: Instant,
 }
@@ -79,7 +81,8 @@ impl Shortcuts {
         clock: Instant,
     ) -> Result<(Self, WorkerParts)> {
         let maps = keeper.shortcuts().context("asking the keeper")?;
-        maps.hold(hold(0, clock));
+        let mut former = Former::default();
+        maps.hold(former.replace(maps.epoch(), 0, clock.elapsed()));
         thread::sleep(ON_THE_WAY);
         maps.clear_all()?;
         let maps = Arc::new(maps);
@@ -100,6 +103,7 @@ impl Shortcuts {
             given: HashMap::new(),
             owners: HashMap::new(),
             epoch: 0,
+            former,
             clock,
         };
         Ok((shortcuts, parts))
@@ -113,8 +117,9 @@ impl Shortcuts {
     /// Tables of this version are about to be published: shortcuts of others hold no longer.
     pub fn hold(&mut self, epoch: u32) {
         if self.epoch != epoch {
-            self.epoch = epoch;
-            self.maps.hold(hold(epoch, self.clock));
+            let before = std::mem::replace(&mut self.epoch, epoch);
+            let now = self.clock.elapsed();
+            self.maps.hold(self.former.replace(before, epoch, now));
         }
     }
 
@@ -190,27 +195,55 @@ impl Shortcuts {
         }
         let workers = self.workers.len() as u32;
         let place = shortcut_ring::place(worker, workers, candidate.seat, Direction::Original);
-        self.vacate(place)?;
-        let mut ways = Vec::new();
-        for direction in [Direction::Original, Direction::Reply] {
-            if !candidate.route.directions[direction.index()] {
-                continue;
-            }
-            let Some((way, shortcut)) = self.way(worker, candidate, direction, (tables, ports))
-            else {
-                return Ok(());
-            };
-            self.maps.set(&way, &shortcut)?;
-            self.owners.insert(way, place);
-            ways.push(way);
-        }
+        let directions = [Direction::Original, Direction::Reply];
+        let shortcuts: Option<Vec<_>> = directions
+            .into_iter()
+            .filter(|it| candidate.route.directions[it.index()])
+            .map(|it| self.way(worker, candidate, it, (tables, ports)))
+            .collect();
+        let Some(shortcuts) = shortcuts else {
+            return Ok(());
+        };
         let given = Given {
-            ways,
+            shortcuts,
             ticket: candidate.ticket,
             epoch: candidate.epoch,
         };
-        self.given.insert(place, given);
-        Ok(())
+        self.put(place, given)
+    }
+
+    /// Puts a connection's shortcuts into the map, and removes what an earlier one of its place left there, unless it is
+    /// another's by now.
+    fn put(&mut self, place: Place, given: Given) -> Result<()> {
+        let before = self.given.remove(&place).unwrap_or_default();
+        let mut now = Given {
+            shortcuts: Vec::with_capacity(given.shortcuts.len()),
+            ..given
+        };
+        let mut result = Ok(());
+        // A packet on its way finds its shortcut all the time, also when its connection asks again before the first
+        // answer: those that stay are not touched, since the kernel may use a replaced one's memory for the next while
+        // a program reads it; the others are replaced, not removed first.
+        for both in given.shortcuts {
+            let own = self.owners.get(&both.0) == Some(&place);
+            if !own || !before.shortcuts.contains(&both) {
+                result = self.maps.set(&both.0, &both.1);
+                if result.is_err() {
+                    break;
+                }
+            }
+            self.owners.insert(both.0, place);
+            now.shortcuts.push(both);
+        }
+        for (way, _) in before.shortcuts {
+            let stays = now.shortcuts.iter().any(|it| it.0 == way);
+            if !stays && self.owners.get(&way) == Some(&place) {
+                self.owners.remove(&way);
+                result = result.and(self.maps.clear(&way));
+            }
+        }
+        self.given.insert(place, now);
+        Ok(result?)
     }
 
     /// One direction of a connection, and where it goes on; none when a port or the way to a node is gone.
@@ -257,20 +290,6 @@ impl Shortcuts {
             peer_mac: frames.go.1,
         };
         Some((way, shortcut))
-    }
-
-    /// Removes what an earlier connection of a place left in the map, unless it is another's by now.
-    fn vacate(&mut self, place: Place) -> Result<()> {
-        let Some(given) = self.given.remove(&place) else {
-            return Ok(());
-        };
-        for way in given.ways {
-            if self.owners.get(&way) == Some(&place) {
-                self.owners.remove(&way);
-                self.maps.clear(&way)?;
-            }
-        }
-        Ok(())
     }
 }
 
@@ -337,13 +356,25 @@ fn frames(route: ShortcutRoute, (rx, tx): (PortId, PortId), tables: &Tables) -> 
     })
 }
 
-/// Of those of `epoch`, beginning now.
-fn hold(epoch: u32, clock: Instant) -> Hold {
-    let now = clock.elapsed();
-    Hold {
-        epoch,
-        until_ns: ns(now + HOLD),
-        former_until_ns: ns(now + ON_THE_WAY),
+/// Versions that were replaced a moment ago, and when: several may be while one packet is on its way.
+#[derive(Default)]
+struct Former(VecDeque<(u32, Duration)>);
+
+impl Former {
+    /// `epoch` is in force from now on, and `before` no longer. Each of those before is a former one for [`ON_THE_WAY`],
+    /// and where changes follow each other for less than twice that.
+    fn replace(&mut self, before: u32, epoch: u32, now: Duration) -> Hold {
+        self.0
+            .retain(|(_, replaced)| now.saturating_sub(*replaced) < ON_THE_WAY);
+        if before != 0 {
+            self.0.push_back((before, now));
+        }
+        Hold {
+            epoch,
+            until_ns: ns(now + HOLD),
+            former: self.0.front().map_or(epoch, |(first, _)| *first),
+            former_until_ns: ns(now + ON_THE_WAY),
+        }
     }
 }
 
@@ -357,4 +388,30 @@ fn ends(tuple: Tuple) -> (SocketAddr, SocketAddr) {
         SocketAddr::new(tuple.source(), from),
         SocketAddr::new(tuple.destination(), to),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_replaced_a_moment_ago_is_former_however_much_changes_meanwhile() {
+        let mut former = Former::default();
+        let mut first_at = |before, epoch, ms| {
+            let hold = former.replace(before, epoch, Duration::from_millis(ms));
+            assert_eq!(
+                (hold.epoch, hold.until_ns),
+                (epoch, (ms + 5_000) * 1_000_000)
+            );
+            assert_eq!(hold.former_until_ns, (ms + 20) * 1_000_000);
+            hold.former
+        };
+        assert_eq!(first_at(0, 1, 100), 1, "none was in force");
+        assert_eq!(first_at(1, 2, 1_000), 1);
+        assert_eq!(first_at(2, 3, 1_005), 1, "two changes on its way");
+        assert_eq!(first_at(3, 0, 1_019), 1, "all are taken back");
+        assert_eq!(first_at(0, 5, 1_020), 2, "1 arrived or never will");
+        assert_eq!(first_at(5, 6, 1_100), 5);
+        assert_eq!(first_at(6, 7, 2_000), 6);
+    }
 }

@@ -72,6 +72,7 @@ impl Node {
         self.maps.hold(Hold {
             epoch,
             until_ns,
+            former: EPOCH,
             former_until_ns: 0,
         });
     }
@@ -327,24 +328,28 @@ fn frame_of(way: &Way, from: [u8; 6], to: [u8; 6], ttl: u8, payload: usize) -> V
 #[test]
 fn what_was_on_its_way_when_the_tables_changed_arrives() {
     let node = Node::new();
-    node.maps.hold(Hold {
-        epoch: EPOCH + 1,
-        until_ns: FOREVER,
-        former_until_ns: FOREVER,
-    });
-    for frame in data() {
-        assert!(!node.leaves(&frame));
-        assert!(node.arrived(&frame).is_some());
+    let change = |epoch, former| {
+        node.maps.hold(Hold {
+            epoch,
+            until_ns: FOREVER,
+            former,
+            former_until_ns: FOREVER,
+        });
+    };
+    for epoch in [EPOCH + 1, 0, EPOCH + 3] {
+        change(epoch, EPOCH);
+        for frame in data() {
+            assert!(!node.leaves(&frame), "epoch {epoch}");
+            assert!(node.arrived(&frame).is_some(), "epoch {epoch}");
+        }
     }
     node.maps.close_place(PLACE);
     assert!(node.arrived(&data()[0]).is_some(), "taken back alone");
-    assert_eq!(node.maps.take(PLACE).packets, 2, "nobody counts it");
-    node.maps.hold(Hold {
-        epoch: EPOCH + 2,
-        until_ns: FOREVER,
-        former_until_ns: FOREVER,
-    });
-    assert!(node.arrived(&data()[0]).is_none(), "two changes later");
+    assert_eq!(node.maps.take(PLACE).packets, 6, "nobody counts it");
+    for epoch in [EPOCH + 4, 0] {
+        change(epoch, EPOCH + 1);
+        assert!(node.arrived(&data()[0]).is_none(), "long before {epoch}");
+    }
 }
 
 #[test]

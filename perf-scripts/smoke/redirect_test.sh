@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # A pod that may change its network (CAP_NET_ADMIN) redirects frames to its own interface, so that generic XDP at the
-# host end leaves them alone: they reach neither another pod, nor the node, nor the world behind it.
+# host end leaves them alone: they reach neither another pod, nor the node, nor the world behind it, though its kernel
+# would let them.
 . "$(dirname "$0")/../_lib.sh"
 . "$WEFT_ROOT/perf-scripts/topo/two-nodes.sh"
 
@@ -9,6 +10,7 @@ pod node1 shop/web
 pod node1 shop/rogue
 host=$(port rogue)
 for to in "$(ip4 web)" 192.0.2.1 "$OUT4"; do ping_ok rogue "$to"; done
+for if in all "$host"; do in_ns node1 sysctl -qw "net.ipv4.conf.$if.rp_filter=0" "net.ipv4.conf.$if.forwarding=1"; done
 
 # What leaves by `aside` leaves by eth0, redirected, with eth0's addresses and to the host end's own MAC.
 mac() { ip -n "$1" -j link show dev "$2" | jq -r '.[].address'; }

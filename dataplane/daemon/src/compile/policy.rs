@@ -338,4 +338,6 @@ fn check_ports(rule: &PolicyRule) -> Result<(), String> {
 #[cfg(test)]
 mod corpus_tests;
 #[cfg(test)]
+mod generated_tests;
+#[cfg(test)]
 mod tests;

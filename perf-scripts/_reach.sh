@@ -52,9 +52,11 @@ labelled_namespace() {
 # addresses_of NS/NAME: one per line, IPv4 first.
 addresses_of() { ip4 "${1/\//-}"; ip6 "${1/\//-}"; }
 
-# reach_start: one process with the sockets of every pod made so far; then `reach` asks it.
+# reach_start [PORT...]: one process with the sockets of every pod made so far, at 80 and 81 or these ports; then
+# `reach` asks it.
 reach_start() {
-  local pod args=()
+  local pod port args=()
+  for port in "$@"; do args+=(--port "$port"); done
   for pod in "${!POD_NODE[@]}"; do
     args+=(--pod "$pod=${pod/\//-}=${POD_NODE[$pod]}=$(addresses_of "$pod" | paste -sd,)")
   done

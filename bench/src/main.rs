@@ -2,7 +2,8 @@
 //!
 //! Each traffic tool does one thing to the network it is started in and prints one JSON document on
 //! standard output, so that a shell script can judge it with `jq`. Frames are built with
-//! `etherparse` and never with weft's own code: a mistake there must not be able to hide itself.
+//! `etherparse` and never with weft's own code: a mistake there must not be able to hide itself. What policies say is read
+//! by the tests' second opinion, which shares nothing with the compiler.
 //! `matrix` drives the benchmark; `report` and `compare` read what it measured.
 
 mod flip;
@@ -12,6 +13,7 @@ mod interval;
 mod matrix;
 mod packet_socket;
 mod pattern;
+mod policy_sets;
 mod probe;
 mod reach;
 mod report;
@@ -47,6 +49,8 @@ enum Tool {
     Sctp(sctp::Side),
     /// Who reaches whom among pods, over TCP, UDP and SCTP
     Reach(reach::Args),
+    /// Sets of generated policies, and who reaches whom under each as the API's documentation says
+    PolicySets(policy_sets::Args),
     /// The benchmark matrix on what a topology script set up: weft beside its peers, in turns
     Matrix(matrix::Args),
     /// The page or the tables of a matrix measured before
@@ -63,6 +67,7 @@ fn main() -> anyhow::Result<()> {
         Tool::TcpHash(side) => tcp_hash::run(&side),
         Tool::Sctp(side) => sctp::run(&side),
         Tool::Reach(args) => reach::run(&args),
+        Tool::PolicySets(args) => policy_sets::run(&args),
         Tool::Matrix(args) => matrix::run(&args),
         Tool::Report(args) => matrix::render::run(&args),
         Tool::Compare(args) => matrix::compare::run(&args),

@@ -6,7 +6,8 @@
 #   two_nodes middle    like the first, but the wire runs through namespace `middle` (interfaces a
 #                       and b): the script's function middle_is_wired has to connect them
 #   two_nodes ipv6      like `middle`, with an IPv6-only underlay
-# Environment: WIRE_MTU (1500), WIRE_QUEUES (1), WIRE_OFFLOADS (on; off: as a network card without help).
+# Environment: WIRE_MTU (1500), WIRE_QUEUES (1), WIRE_OFFLOADS (on; off: as a network card without help), EXAMPLE (the
+# objects: deploy/examples/two-nodes).
 #
 # Pods: 10.244.N.0/24 and fd00:10:244:N::/64. Underlay: 192.0.2.N and 2001:db8::N.
 # `outside` answers on 203.0.113.1 and 2001:db8:ffff::1 and knows no route to any pod.
@@ -39,7 +40,7 @@ two_nodes() {
     address "node$n" u0 "2001:db8::$n/64"
     if [[ $shape == lan ]]; then _default_via_lan "$n"; else _outside_behind "$n"; fi
   done
-  cp "$WEFT_ROOT"/deploy/examples/two-nodes/*.yaml "$MANIFESTS/"
+  cp "${EXAMPLE:-$WEFT_ROOT/deploy/examples/two-nodes}"/*.yaml "$MANIFESTS/"
   if [[ $shape == ipv6 ]]; then
     sed -i '/InternalIP, address: 192/d' "$MANIFESTS/nodes.yaml"
   fi

@@ -53,28 +53,49 @@ pub fn cluster(seed: u64) -> Cluster {
         nodes: (1..=2).map(|n| node(&mut random, n)).collect(),
         ..Cluster::default()
     };
-    for name in NAMESPACES {
-        if random.percent(85) {
-            cluster.namespaces.push(Namespace {
-                metadata: named(None, name, labels(&mut random)),
-                ..Namespace::default()
-            });
-        }
-        for account in ACCOUNTS {
-            if random.percent(70) {
-                cluster.accounts.push(ServiceAccount {
-                    metadata: named(Some(name), account, labels(&mut random)),
-                    ..ServiceAccount::default()
-                });
-            }
-        }
-    }
+    add_namespaces(&mut random, &mut cluster);
     let count = random.below(PODS_MAX - PODS_MIN + 1) + PODS_MIN;
     for number in 1..=count {
         add_pod(&mut random, &mut cluster, number);
     }
     policies::add(&mut random, &mut cluster);
     cluster
+}
+
+/// A cluster of these pods of the generator's namespaces, all of one node; but for that the same for the same seed.
+pub fn cluster_of(pods: &[LocalPod], seed: u64) -> Cluster {
+    let mut random = Random::new(seed);
+    let mut cluster = Cluster {
+        local: pods.to_vec(),
+        ..Cluster::default()
+    };
+    add_namespaces(&mut random, &mut cluster);
+    for local in pods {
+        let listed = local.addresses.iter().map(IpAddr::to_string).collect();
+        let pod = pod(&mut random, &local.pod, ("Running", false), listed);
+        cluster.pods.push(pod);
+    }
+    policies::add(&mut random, &mut cluster);
+    cluster
+}
+
+fn add_namespaces(random: &mut Random, cluster: &mut Cluster) {
+    for name in NAMESPACES {
+        if random.percent(85) {
+            cluster.namespaces.push(Namespace {
+                metadata: named(None, name, labels(random)),
+                ..Namespace::default()
+            });
+        }
+        for account in ACCOUNTS {
+            if random.percent(70) {
+                cluster.accounts.push(ServiceAccount {
+                    metadata: named(Some(name), account, labels(random)),
+                    ..ServiceAccount::default()
+                });
+            }
+        }
+    }
 }
 
 /// The cluster after something in it changed.
@@ -247,16 +268,16 @@ fn add_new_pod(random: &mut Random, cluster: &mut Cluster) {
 /// Most pods are local; of those some have no object yet, and the objects of others say nothing of
 /// addresses.
 fn add_pod(random: &mut Random, cluster: &mut Cluster, number: usize) {
-    let (namespace, name) = (random.one(&NAMESPACES), format!("pod-{number}"));
+    let name = PodRef {
+        namespace: random.one(&NAMESPACES).to_owned(),
+        name: format!("pod-{number}"),
+    };
     let texts = [format!("10.0.0.{number}"), format!("fd00::{number:x}")];
     let is_local = random.percent(75);
     if is_local {
         cluster.local.push(LocalPod {
             host_ports: Vec::new(),
-            pod: PodRef {
-                namespace: namespace.to_owned(),
-                name: name.clone(),
-            },
+            pod: name.clone(),
             addresses: texts.iter().filter_map(|text| text.parse().ok()).collect(),
         });
     }
@@ -273,8 +294,18 @@ fn add_pod(random: &mut Random, cluster: &mut Cluster, number: usize) {
         (_, true) => vec!["192.0.2.1".to_owned(), "2001:db8::1".to_owned()],
         (_, false) => texts.to_vec(),
     };
-    cluster.pods.push(Pod {
-        metadata: named(Some(namespace), &name, labels(random)),
+    let pod = pod(random, &name, (phase, in_host), listed);
+    cluster.pods.push(pod);
+}
+
+fn pod(
+    random: &mut Random,
+    name: &PodRef,
+    (phase, in_host): (&str, bool),
+    listed: Vec<String>,
+) -> Pod {
+    Pod {
+        metadata: named(Some(&name.namespace), &name.name, labels(random)),
         spec: Some(PodSpec {
             containers: containers(random),
             host_network: in_host.then_some(true),
@@ -287,7 +318,7 @@ fn add_pod(random: &mut Random, cluster: &mut Cluster, number: usize) {
             pod_ips: Some(listed.into_iter().map(|ip| PodIP { ip }).collect()),
             ..PodStatus::default()
         }),
-    });
+    }
 }
 
 fn selector(random: &mut Random) -> LabelSelector {

@@ -37,6 +37,7 @@ fn tables(backends: &[IpAddr]) -> ServiceTables {
             inside_backends: None,
             key: FRONTEND,
             keeps_source: false,
+            direct: false,
             drops: false,
             sources: None,
             backends: (0..backends.len() as u32).collect(),

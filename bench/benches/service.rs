@@ -40,6 +40,7 @@ fn spec(service: u32, turn: u32) -> ServiceSpec {
             inside_backends: None,
             key: key(service),
             keeps_source: false,
+            direct: false,
             drops: false,
             sources: None,
             backends: (0..BACKENDS).collect(),

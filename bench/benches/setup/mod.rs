@@ -259,6 +259,7 @@ fn service_tables() -> Tables {
                 port,
             },
             keeps_source: false,
+            direct: false,
             drops: false,
             sources: None,
             backends: vec![0],

@@ -78,6 +78,10 @@ pub struct Frontend {
     /// connection from outside to a backend on another node is given an address of this node as source.
     #[serde(default)]
     pub keeps_source: bool,
+    /// Direct server return: a client outside the cluster is answered by the node of the backend, which it does not
+    /// know; its packets cross the tunnel with the service's address.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub direct: bool,
     /// Only these may connect (loadBalancerSourceRanges); anyone where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sources: Option<Vec<IpNet>>,

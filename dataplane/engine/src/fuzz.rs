@@ -65,6 +65,7 @@ fn with_services(mut bed: Testbed) -> Testbed {
                 ..key
             },
             keeps_source: false,
+            direct: false,
             drops: false,
             sources: None,
             backends: vec![0, 1, 2],

@@ -288,6 +288,15 @@ pub struct Translation {
     pub chosen: Option<(ServiceId, BackendId)>,
 }
 
+/// Where a connection goes that another node translates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Direct {
+    /// The node.
+    pub remote: RemoteId,
+    /// The backend it was chosen for.
+    pub backend: BackendId,
+}
+
 /// One packet. Each group of fields has one stage that writes it.
 #[derive(Debug, Default)]
 pub struct Packet {
@@ -317,6 +326,8 @@ pub struct Packet {
     pub sought: bool,
     /// `service`: what it was before it was translated.
     pub translation: Option<Translation>,
+    /// `service`: the node that is to translate it.
+    pub direct: Option<Direct>,
     /// `service` and `fragment`: the neighbour that takes it to a client outside, where its own connection does not say
     /// so: of fragments, and of what the pipeline built.
     pub next_hop: Option<NextHop>,

@@ -112,6 +112,16 @@ impl Tables {
         })
     }
 
+    /// The frontend of a service whose backends answer clients themselves: also at a port of another node's address.
+    pub fn direct_frontend(&self, key: &FrontendKey) -> Option<&Frontend> {
+        let exact = self.services.get(key);
+        let of_node = || {
+            let is_node = self.is_node_address(key.address);
+            is_node.then(|| self.services.get(&key.of_node()))?
+        };
+        exact.or_else(of_node).filter(|it| it.direct)
+    }
+
     /// Number of what is said about running connections: changes only when a policy may deny one or a service's
     /// backend is gone. 0 is no version.
     #[inline]

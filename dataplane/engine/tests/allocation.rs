@@ -231,6 +231,7 @@ fn with_service(rig: &mut Rig, backends: &[&str], far: &str) -> &'static str {
                     port,
                 },
                 keeps_source: false,
+                direct: false,
                 drops: false,
                 sources: None,
                 backends: (0..backends.len() as u32).collect(),

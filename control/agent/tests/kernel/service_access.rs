@@ -47,6 +47,7 @@ fn frontend(kind: FrontendKind, address: Option<&str>, ipv6: bool, port: u16) ->
         kind,
         port_name: "http".to_owned(),
         keeps_source: false,
+        direct: false,
         sources: None,
         backends: Vec::new(),
         inside_backends: None,

@@ -242,6 +242,7 @@ pub fn services(query: &ServiceQuery) -> Result<Value, ApiError> {
         kind,
         port_name: "http".into(),
         keeps_source: false,
+        direct: false,
         sources: None,
         backends: vec![0],
         drops: false,

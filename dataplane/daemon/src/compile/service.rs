@@ -149,6 +149,7 @@ fn frontend(frontend: &Frontend) -> FrontendSpec {
     FrontendSpec {
         key: key(frontend),
         keeps_source: frontend.keeps_source,
+        direct: frontend.direct,
         drops: frontend.drops,
         sources: frontend.sources.clone(),
         backends: frontend.backends.clone(),

@@ -230,6 +230,7 @@ fn service_of_a() -> ServiceSpec {
                 port: 80,
             },
             keeps_source: false,
+            direct: false,
             drops: false,
             sources: None,
             backends: vec![0],

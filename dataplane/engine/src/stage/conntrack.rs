@@ -251,7 +251,11 @@ pub(super) fn begin(packet: &mut Packet, context: &mut Context<'_>) -> Result<()
             context.flows.begin_translated(&seen, reply, backend, now)
         }
     };
-    note_known(packet, tracked, context)
+    note_known(packet, tracked, context)?;
+    if let (Some(direct), Some(flow)) = (packet.direct, packet.track.flow) {
+        context.flows.set_backend(flow, direct.backend);
+    }
+    Ok(())
 }
 
 /// What names the packet that an ICMP error quotes.

@@ -15,6 +15,7 @@ use crate::drop_reason::DropReason;
 use crate::packet::{Egress, Network, Packet, PortKind, Track};
 use crate::pipeline::Context;
 use crate::stage::route::counts_as_hop;
+use crate::stage::service;
 
 pub(crate) fn process(packets: &mut [Packet], context: &mut Context<'_>) {
     super::each(Stage::Rewrite, packets, context, rewrite);
@@ -163,6 +164,9 @@ fn mtu_of_receiver(packet: &Packet, context: &Context<'_>) -> u32 {
             .tables
             .remote(id)
             .map_or(outside, |remote| remote.inner_mtu),
-        Egress::Host { own: false, .. } | Egress::Outside(_) | Egress::Unknown => outside,
+        Egress::Host { own: false, .. } => {
+            service::client_mtu(packet, context).map_or(outside, |mtu| mtu.min(outside))
+        }
+        Egress::Outside(_) | Egress::Unknown => outside,
     }
 }

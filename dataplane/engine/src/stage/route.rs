@@ -184,15 +184,30 @@ fn decide(packet: &mut Packet, context: &mut Context<'_>) -> Result<u32, DropRea
     Ok(mtu)
 }
 
+/// Sets the way out where the destination does not say it: towards a client outside, or with one's packet to the node that
+/// translates it. Returns the largest IP packet on it.
+#[inline]
+fn known(packet: &mut Packet, context: &Context<'_>) -> Result<Option<u32>, DropReason> {
+    if let Some(direct) = packet.direct {
+        let remote = context.tables.remote(direct.remote);
+        packet.egress = Egress::Remote(direct.remote);
+        return Ok(Some(remote.ok_or(DropReason::NoNeighbour)?.inner_mtu));
+    }
+    let Some(next_hop) = outside::next_hop(packet, context) else {
+        return Ok(None);
+    };
+    let port = context.tables.port(next_hop.port);
+    let port = port.filter(|port| port.kind == PortKind::Uplink);
+    let port = port.ok_or(DropReason::PortGone)?;
+    packet.egress = Egress::Outside(next_hop);
+    Ok(Some(port.mtu.min(context.node.outside_mtu)))
+}
+
 /// Sets the way out and returns the largest IP packet on it.
 #[inline]
 fn look_up(packet: &mut Packet, context: &mut Context<'_>) -> Result<u32, DropReason> {
-    if let Some(next_hop) = outside::next_hop(packet, context) {
-        let port = context.tables.port(next_hop.port);
-        let port = port.filter(|port| port.kind == PortKind::Uplink);
-        let port = port.ok_or(DropReason::PortGone)?;
-        packet.egress = Egress::Outside(next_hop);
-        return Ok(port.mtu.min(context.node.outside_mtu));
+    if let Some(mtu) = known(packet, context)? {
+        return Ok(mtu);
     }
     let destination = packet.headers.destination;
     if let IpAddr::V6(address) = destination

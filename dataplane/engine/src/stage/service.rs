@@ -7,6 +7,7 @@
 //! Order:  behind conntrack, which knows connections by what their packets come with; in front of policy, whose rules
 //!         are about backends, and which lets the connection begin.
 
+mod direct;
 mod error;
 mod source;
 mod translate;
@@ -26,6 +27,7 @@ use crate::table::flow::{Direction, FlowKey, FlowRef, HashSeed, Tuple};
 use crate::table::policy::has_ports;
 use crate::table::service::{Backend, Chance, Client, Frontend, FrontendKey};
 
+pub(crate) use direct::{client_mtu, handed};
 pub(crate) use translate::{readdress, restore, translate_plain};
 
 use translate::{translate, translate_from};
@@ -40,7 +42,10 @@ pub(crate) fn process(packets: &mut [Packet], context: &mut Context<'_>) {
         context,
         |packet, context| match packet.track.flow {
             // It is not to be translated, or conntrack did it with `translate_plain`.
-            Some(_) if !packet.track.translated => Ok(()),
+            Some(flow) if !packet.track.translated => match packet.outside {
+                Some(_) if packet.translation.is_none() => direct::go_on(packet, flow, context),
+                _ => Ok(()),
+            },
             Some(flow) => go_on(packet, flow, context),
             None if context.tables.services().is_empty() => Ok(()),
             None => choose(packet, context),
@@ -138,8 +143,9 @@ fn choose(packet: &mut Packet, context: &mut Context<'_>) -> Result<(), DropReas
         port: headers.ports.1,
     };
     let tables = context.tables;
-    let Some(frontend) = tables
-        .frontend(&key)
+    let handed = handed(packet, context);
+    let Some(frontend) = handed
+        .or_else(|| tables.frontend(&key))
         .filter(|_| has_ports(headers.protocol))
     else {
         if packet.outside.is_some() && has_ports(headers.protocol) {
@@ -155,9 +161,16 @@ fn choose(packet: &mut Packet, context: &mut Context<'_>) -> Result<(), DropReas
     if !frontend.admits(headers.source) {
         return Err(DropReason::SourceRange);
     }
-    let Some(backend) = backend(packet, frontend, context) else {
+    let backend = match handed {
+        Some(_) => direct::backend_here(frontend, packet.track.hash, context),
+        None => backend(packet, frontend, context),
+    };
+    let Some(backend) = backend else {
         return Err(refuse(packet, frontend, context));
     };
+    if direct::hand_on(packet, frontend, &backend, context) {
+        return Ok(());
+    }
     let headers = &packet.headers;
     let (source, port) = source::of(packet, frontend, &backend, context)?;
     let ports = (port, backend.port);
@@ -293,11 +306,13 @@ fn is_gone(flow: FlowRef, context: &mut Context<'_>) -> bool {
         // Its source alone is translated.
         return false;
     }
-    let frontend = context.tables.frontend(&FrontendKey {
+    let at = FrontendKey {
         address: original.destination(),
         protocol: key.protocol,
         port: original.ports().1,
-    });
+    };
+    let tables = context.tables;
+    let frontend = tables.frontend(&at).or_else(|| tables.direct_frontend(&at));
     let Some(frontend) = frontend else {
         return Protocol(key.protocol) != Protocol::TCP;
     };

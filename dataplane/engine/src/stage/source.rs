@@ -14,6 +14,7 @@ use crate::drop_reason::DropReason;
 use crate::outside;
 use crate::packet::{Network, Packet, PortKind};
 use crate::pipeline::Context;
+use crate::stage::service;
 use crate::table::fib::Route;
 use crate::tables::PortEntry;
 
@@ -105,7 +106,9 @@ fn check_node(source: IpAddr, context: &Context<'_>) -> Result<(), DropReason> {
 #[inline]
 fn check_remote(packet: &Packet, context: &Context<'_>) -> Result<(), DropReason> {
     let remote = packet.tunnel.and_then(|id| context.tables.remote(id));
-    if remote.is_some_and(|remote| remote.owns(packet.headers.source)) {
+    if remote.is_some_and(|remote| remote.owns(packet.headers.source))
+        || service::handed(packet, context).is_some()
+    {
         Ok(())
     } else {
         Err(DropReason::InnerSource)

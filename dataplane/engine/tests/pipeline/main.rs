@@ -3,6 +3,7 @@
 
 mod checksums;
 mod conntrack;
+mod direct;
 mod fragments;
 mod gateway;
 mod hostile;

@@ -12,7 +12,7 @@ use crate::service_errors::addresses;
 use crate::{dropped, is_intact, layers, macs, sent, v4};
 
 /// Client, this node, an address of the service alone, `weft0`, another pod's address on remote four, by family.
-const SIDES: [[&str; 4]; 2] = [
+pub const SIDES: [[&str; 4]; 2] = [
     ["203.0.113.9", "192.0.2.1", "198.51.100.80", "10.1.1.254"],
     [
         "2001:db8:ffff::9",
@@ -29,7 +29,7 @@ const OTHER_ROUTER: MacAddr = MacAddr([0x52, 0, 0, 0, 0, 10]);
 const PROTOCOLS: [Protocol; 3] = [Protocol::TCP, Protocol::UDP, Protocol::SCTP];
 
 /// Port 80 of `addresses`, where an unspecified one is each of this node's.
-fn spec(addresses: &[&str], backends: &[&str]) -> ServiceSpec {
+pub fn spec(addresses: &[&str], backends: &[&str]) -> ServiceSpec {
     let frontends = addresses
         .iter()
         .flat_map(|address| PROTOCOLS.map(|protocol| frontend(address, protocol, backends.len())));
@@ -40,7 +40,7 @@ fn spec(addresses: &[&str], backends: &[&str]) -> ServiceSpec {
     }
 }
 
-fn any_of_node(address: &str) -> &'static str {
+pub fn any_of_node(address: &str) -> &'static str {
     if ip(address).is_ipv4() {
         "0.0.0.0"
     } else {
@@ -49,7 +49,7 @@ fn any_of_node(address: &str) -> &'static str {
 }
 
 /// The service at all ports 80 of the node and at an address of its own.
-fn bed(side: [&str; 4], backends: &[&str]) -> Testbed {
+pub fn bed(side: [&str; 4], backends: &[&str]) -> Testbed {
     let mut bed = Testbed::new();
     let [_, node, address, _] = side;
     set(&mut bed, &spec(&[any_of_node(node), address], backends));
@@ -67,11 +67,11 @@ fn change_frontends(
     set(bed, &spec);
 }
 
-fn from_wire(source: &str, destination: &str) -> build::Packet {
+pub fn from_wire(source: &str, destination: &str) -> build::Packet {
     build::Packet::ip(ip(source), ip(destination)).macs(ROUTER, UPLINK_MAC)
 }
 
-fn cases() -> impl Iterator<Item = ([&'static str; 4], [&'static str; 4], Protocol)> {
+pub fn cases() -> impl Iterator<Item = ([&'static str; 4], [&'static str; 4], Protocol)> {
     let families = SIDES.into_iter().zip(FAMILIES);
     families.flat_map(|(side, pods)| PROTOCOLS.map(|protocol| (side, pods, protocol)))
 }

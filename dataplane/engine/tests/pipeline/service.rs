@@ -31,6 +31,7 @@ pub fn frontend(address: &str, protocol: Protocol, backends: usize) -> FrontendS
             port: 80,
         },
         keeps_source: false,
+        direct: false,
         drops: false,
         sources: None,
         backends: (0..backends as u32).collect(),

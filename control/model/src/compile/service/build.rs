@@ -11,7 +11,7 @@ use weft_api::service::{Algorithm, Backend, Frontend, FrontendKind, Service};
 use super::HealthCheck;
 use super::choice::{Choice, Here};
 use super::slice::{Slice, Target};
-use super::spec::{self, ALGORITHM, Port, Spec};
+use super::spec::{self, ALGORITHM, FORWARDING, Port, Spec};
 use crate::manifest::ObjectKey;
 
 const UDP: u8 = 17;
@@ -43,6 +43,11 @@ pub(super) fn build(
         ));
         Algorithm::default()
     });
+    if let Err(mode) = spec::forwarding(service) {
+        problems.push(format!(
+            "{key}: annotation {FORWARDING}: '{mode}' is none of snat, dsr; snat it is"
+        ));
+    }
     report_families(key, &spec, problems);
     let mut backends = Backends::new();
     let mut ways = Vec::new();
@@ -184,6 +189,7 @@ impl<'a> Way<'a> {
             kind: FrontendKind::ClusterIp,
             port_name: self.port.name.clone(),
             keeps_source: false,
+            direct: false,
             sources: None,
             backends,
             inside_backends: None,
@@ -207,6 +213,7 @@ impl<'a> Way<'a> {
             kind,
             port_name: self.port.name.clone(),
             keeps_source: spec.external_local,
+            direct: spec.direct,
             sources: None,
             backends,
             inside_backends: differs.then(|| self.cluster.clone()),

@@ -71,6 +71,7 @@ fn add(service: &mut Service, pod: &LocalPod, address: IpAddr, port: &HostPort) 
         port_name: String::new(),
         // The pod is here, so its answers come back by themselves.
         keeps_source: true,
+        direct: false,
         sources: None,
         backends: u32::try_from(place).into_iter().collect(),
         inside_backends: None,

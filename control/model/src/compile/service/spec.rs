@@ -12,6 +12,9 @@ use crate::facts::{self, BadValue};
 /// Chooses the algorithm of a service.
 pub(super) const ALGORITHM: &str = "weft.dev/lb-algorithm";
 
+/// Says who answers clients outside.
+pub(super) const FORWARDING: &str = "weft.dev/forwarding";
+
 /// A service with this label is somebody else's to serve, as kube-proxy has it.
 const PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
 
@@ -37,6 +40,8 @@ pub(super) struct Spec {
     pub sources: Vec<IpNet>,
     /// External traffic policy Local.
     pub external_local: bool,
+    /// Direct server return.
+    pub direct: bool,
     /// Internal traffic policy Local.
     pub internal_local: bool,
     /// Session affinity, in seconds.
@@ -101,6 +106,7 @@ impl Spec {
             cluster_ips,
             external_ips,
             external_local,
+            direct: forwarding(service) == Ok(true),
             health_check_port,
         }))
     }
@@ -118,6 +124,23 @@ pub(super) fn algorithm(service: &Service) -> Result<Algorithm, &str> {
             "maglev" => Ok(Algorithm::Maglev),
             "random" => Ok(Algorithm::Random),
             "least-connections" => Ok(Algorithm::LeastConnections),
+            other => Err(other),
+        },
+    }
+}
+
+/// Whether a service asks for direct server return (`dsr`) and not, as by default, for answers by the node that clients
+/// speak with (`snat`).
+///
+/// # Errors
+/// What it asks for, where there is no such thing.
+pub(super) fn forwarding(service: &Service) -> Result<bool, &str> {
+    let annotations = service.metadata.annotations.as_ref();
+    match annotations.and_then(|annotations| annotations.get(FORWARDING)) {
+        None => Ok(false),
+        Some(mode) => match mode.as_str() {
+            "snat" => Ok(false),
+            "dsr" => Ok(true),
             other => Err(other),
         },
     }

@@ -29,6 +29,7 @@ fn service(name: &str, address: &str, backends: &[&str]) -> Service {
             kind: FrontendKind::ClusterIp,
             port_name: String::new(),
             keeps_source: false,
+            direct: false,
             sources: None,
             backends: (0..backends.len() as u32).collect(),
             inside_backends: None,

@@ -196,6 +196,14 @@ impl FlowTable {
         }
     }
 
+    /// Whose connection it is.
+    pub fn backend(&self, flow: FlowRef) -> BackendId {
+        let number = self.resolve(flow);
+        number.map_or(BackendId::NONE, |it| {
+            BackendId(self.memory.cold(it).backend)
+        })
+    }
+
     /// Connections by backend.
     pub fn backends(&self) -> &BackendCounters {
         &self.backends

@@ -34,6 +34,8 @@ pub struct FrontendSpec {
     pub key: FrontendKey,
     /// The client's address stays whatever happens.
     pub keeps_source: bool,
+    /// Other nodes' backends answer clients outside themselves.
+    pub direct: bool,
     /// Where there is no backend nothing is answered.
     pub drops: bool,
     /// Who may connect; anybody without.
@@ -91,6 +93,7 @@ impl ServiceBuilder {
                 algorithm: spec.algorithm,
                 affinity_seconds: spec.affinity_seconds,
                 keeps_source: frontend.keeps_source,
+                direct: frontend.direct,
                 drops: frontend.drops,
                 sources: frontend.sources.clone().map(Vec::into_boxed_slice),
                 choice: choice_of(&frontend.backends),

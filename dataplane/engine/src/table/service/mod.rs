@@ -138,6 +138,8 @@ pub struct Frontend {
     pub affinity_seconds: Option<u32>,
     /// The client's address stays whatever happens.
     pub keeps_source: bool,
+    /// Other nodes' backends answer clients outside themselves.
+    pub direct: bool,
     /// Where there is no backend nothing is answered.
     pub drops: bool,
     /// Who may connect; anybody without.
@@ -192,6 +194,22 @@ impl Frontend {
             }
         };
         backends.get(at).copied()
+    }
+
+    /// Chooses one of the backends that are here, the same for the same hash as long as it is there (highest random
+    /// weight, Thaler and Ravishankar 1998).
+    pub fn choose_here(&self, hash: u64, is_here: impl Fn(IpAddr) -> bool) -> Option<Backend> {
+        let weight = |it: &&Backend| {
+            let mixed = (hash ^ u64::from(it.id.0)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            (mixed ^ mixed >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        };
+        let here = self.choice.backends.iter().filter(|it| is_here(it.address));
+        here.max_by_key(weight).copied()
+    }
+
+    /// The backend with this number among all of the service.
+    pub fn known_as(&self, id: BackendId) -> Option<Backend> {
+        self.known.iter().find(|it| it.id == id).copied()
     }
 
     /// The backend of an address among those that new connections may go to.

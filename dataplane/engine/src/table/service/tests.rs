@@ -25,6 +25,7 @@ fn frontend(key: FrontendKey, backends: Vec<u32>) -> FrontendSpec {
         inside_backends: None,
         key,
         keeps_source: false,
+        direct: false,
         drops: false,
         sources: None,
         backends,

@@ -172,6 +172,24 @@ fn an_annotation_chooses_the_algorithm() {
 }
 
 #[test]
+fn an_annotation_asks_for_direct_server_return() {
+    let mut scene = Scene::new();
+    for (mode, direct) in [("dsr", true), ("snat", false), ("ipip", false)] {
+        let annotation = format!("annotations: {{weft.dev/forwarding: {mode}}}");
+        let spec = "clusterIP: 10.96.0.1, type: NodePort, ports: [{port: 80, nodePort: 30080}]";
+        scene.service_with("s", &annotation, spec, "");
+        for frontend in &scene.s().frontends {
+            let of_outside = frontend.kind != FrontendKind::ClusterIp;
+            assert_eq!(frontend.direct, direct && of_outside, "{mode}");
+        }
+    }
+    assert_eq!(
+        scene.problems(),
+        ["Service shop/s: annotation weft.dev/forwarding: 'ipip' is none of snat, dsr; snat it is"]
+    );
+}
+
+#[test]
 fn what_two_services_claim_has_the_older_one() {
     let mut scene = Scene::new();
     let spec = "clusterIP: 10.96.0.1, type: NodePort, ports: [{port: 80, nodePort: 30080}]";

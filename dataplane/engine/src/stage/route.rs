@@ -1,5 +1,5 @@
 //! What:   where the packet goes, and whether it may: FIB, TTL, size.
-//! Reads:  FIB, ports, remote nodes, `headers`, `track`, the way decided before for the connection.
+//! Reads:  FIB, ports, remote nodes, `headers`, `track`, `direct`, the way decided before for the connection.
 //! Writes: `egress`, `cut_to`; the way into the connection's entry. Asks for shortcuts.
 //! Drops:  unclaimed cluster addresses, loops, expired TTLs, packets larger than the path; answered with
 //!         ICMP where the sender can do something about it.

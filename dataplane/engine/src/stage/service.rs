@@ -1,7 +1,7 @@
 //! What:   services' addresses to backends' and back: a new connection to a frontend gets a backend, packets of known
 //!         ones the addresses and ports of the other side's view; ICMP errors about them too.
 //! Reads:  `headers`, `track`, services, the connection's entry.
-//! Writes: addresses, ports and checksums in the packet, `headers`, `translation`; the clients' backends (affinity);
+//! Writes: addresses, ports and checksums in the packet, `headers`, `translation`, `direct`; the clients' backends (affinity);
 //!         `verdict` of replies to a client of another worker. Bears a reset or an ICMP error where nobody answers.
 //! Drops:  what no backend takes, clients outside the source ranges, connections whose backend is gone.
 //! Order:  behind conntrack, which knows connections by what their packets come with; in front of policy, whose rules

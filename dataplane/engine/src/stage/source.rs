@@ -1,5 +1,5 @@
 //! What:   no spoofing: a packet may only come from where it says it does.
-//! Reads:  port (MAC, addresses), node, FIB, the node a tunnel packet came from.
+//! Reads:  port (MAC, addresses), node, FIB, the node a tunnel packet came from, services (direct server return).
 //! Writes: `admitted`.
 //! Drops:  foreign source MACs and addresses; UDP from a pod to a node's VXLAN port.
 //! Order:  behind decap, since inner addresses count; in front of everything that answers, remembers or

@@ -108,7 +108,7 @@ pub fn run(side: &Side) -> anyhow::Result<()> {
         Side::Client(args) => {
             // Before the meter starts threads, which would take the signals for themselves.
             let stop = stop::signals()?;
-            let (found, stalled) = StallMeter::beside(|| measure(args, &stop));
+            let (found, stalled) = StallMeter::beside(args.rate, || measure(args, &stop));
             let excused = (args.rate as f64 * stalled.as_secs_f64()).ceil() as u64;
             report::print(&Found { excused, ..found? })
         }

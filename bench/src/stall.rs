@@ -11,7 +11,11 @@ use thread_priority::{
 /// How often a core is asked whether it runs.
 const TICK: Duration = Duration::from_millis(5);
 
-/// Shorter than this and every queue on the way holds what comes meanwhile: a port among many has 32 frames.
+/// Packets that every queue on the way holds while nobody takes them: a port with traffic among 200
+/// has about so many frames.
+const PACKETS_HELD: f64 = 96.0;
+
+/// And what is shorter than this is no stall.
 const SHORTEST: Duration = Duration::from_millis(10);
 
 /// Real-time priority above everything that is measured, below the kernel's own watchdogs.
@@ -21,15 +25,21 @@ const PRIORITY: u8 = 90;
 #[derive(Default)]
 pub struct StallMeter {
     finished: AtomicBool,
+    shortest: Duration,
     /// Written by the cores' threads, each adds what it found.
     stalled_ns: AtomicU64,
 }
 
 impl StallMeter {
-    /// Runs `measured` and says for how long cores stood still meanwhile, summed over all cores. 0
+    /// Runs `measured`, which sends `rate` packets per second, and says for how long cores stood
+    /// still meanwhile, summed over all cores; what was too short to lose a packet does not count. 0
     /// where real-time priority is not allowed: then nothing can be told from an ordinary wait.
-    pub fn beside<T>(measured: impl FnOnce() -> T) -> (T, Duration) {
-        let meter = Self::default();
+    pub fn beside<T>(rate: u64, measured: impl FnOnce() -> T) -> (T, Duration) {
+        let held = Duration::from_secs_f64(PACKETS_HELD / rate.max(1) as f64);
+        let meter = Self {
+            shortest: held.max(SHORTEST),
+            ..Self::default()
+        };
         let result = std::thread::scope(|scope| {
             for core in core_affinity::get_core_ids().unwrap_or_default() {
                 let meter = &meter;
@@ -51,7 +61,7 @@ impl StallMeter {
             let slept = Instant::now();
             std::thread::sleep(TICK);
             let late = slept.elapsed().saturating_sub(TICK);
-            if late >= SHORTEST {
+            if late >= self.shortest {
                 let late = u64::try_from(late.as_nanos()).unwrap_or(u64::MAX);
                 self.stalled_ns.fetch_add(late, Ordering::Relaxed);
             }
@@ -75,7 +85,7 @@ mod tests {
 
     #[test]
     fn ends_with_what_it_watches() {
-        let (result, stalled) = StallMeter::beside(|| {
+        let (result, stalled) = StallMeter::beside(2_000, || {
             std::thread::sleep(Duration::from_millis(30));
             7
         });

@@ -32,6 +32,10 @@ attempt() { # NAME: runs it once; prints how it went and says whether well
   return "$status"
 }
 
+# A test may fail of Ctrl-C before its own trap sees it: no second try then either.
+interrupted=
+trap 'interrupted=1' INT
+
 passed=0 failed=() flaky=()
 for test in "${tests[@]}"; do
   name=${test%_test.sh}
@@ -39,7 +43,7 @@ for test in "${tests[@]}"; do
   for ((try = 1; try <= TRIES; try++)); do
     attempt "$name"
     status=$?
-    ((status == 0 || status == 130)) && break
+    [[ $status -eq 0 || $interrupted ]] && break
   done
   if ((status == 0)); then
     passed=$((passed + 1))
@@ -47,11 +51,12 @@ for test in "${tests[@]}"; do
   else
     failed+=("$name")
   fi
-  ((status != 130)) || break
+  [[ -z $interrupted ]] || break
 done
 
 ((${#flaky[@]} == 0)) || echo "passed on a second try only, look into it: ${flaky[*]}"
 ((${#failed[@]} == 0)) || echo "failed: ${failed[*]}"
 [[ -z ${WEFT_RESULTS:-} ]] || echo "$passed ${#failed[@]}" >>"$WEFT_RESULTS"
 echo "smoke tests: $passed passed, ${#failed[@]} failed"
+[[ -z $interrupted ]] || exit 130
 ((${#failed[@]} == 0))

@@ -508,7 +508,8 @@ impl Worker {
         let spare = self
             .lending
             .spare(egress.pool.len(), egress.counters.queues);
-        queue.lend = self.lending.at_first(spare);
+        // A socket taken over has what it had before.
+        queue.lend = (self.lending.at_first(queue.kind, spare)).max(queue.socket.fill_level());
         queue.replenish(&egress.umem, &mut egress.pool);
         self.waiter.add(queue.socket.as_fd(), slot)?;
         queue.active = true;

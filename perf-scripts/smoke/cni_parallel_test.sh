@@ -41,7 +41,8 @@ started=$(now_ms)
 all DEL < <(names | shuf --random-source=/dev/zero)
 say "$COUNT DELs in $(($(now_ms) - started)) ms"
 expect 'links left' "$(ip -n node1 -json link | jq length)" -eq "$links_before"
-within 5 'frames come back' eval '[[ $(value node1 .frames.free) -ge $((free_before - 64)) ]]'
+# All but those of two pods, the uplink and weft0, which are busy now; 200 ports would have 3,600 at least.
+within 5 'frames come back' eval '[[ $(value node1 .frames.free) -ge $((free_before - 1024)) ]]'
 
 finish "$PROBE" INT
 say "probe: $(cat "$LOGS/probe.out")"

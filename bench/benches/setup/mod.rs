@@ -271,5 +271,5 @@ fn service_tables() -> Tables {
         };
         bed.change(|builder| builder.services().set(ServiceId(id), &spec));
     }
-    bed.tables
+    bed.tables.clone()
 }

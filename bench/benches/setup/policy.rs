@@ -29,7 +29,7 @@ pub fn tables(count: u32) -> Tables {
         policy.set_rules(client + 1, Vec::new(), Vec::new());
         policy.set_rules(server + 1, rules(count, client), Vec::new());
     });
-    bed.tables
+    bed.tables.clone()
 }
 
 fn rules(count: u32, client: u32) -> Vec<Rule> {

@@ -8,7 +8,7 @@ use weft_xsk::{FrameChain, FramePool, PacketSocket, Sent, Socket, TxChecksum, Um
 
 use crate::burst::Burst;
 use crate::egress::Sending;
-use crate::lending::Lending;
+use crate::lending::{Lending, Use};
 
 /// Frames of the largest packet that goes through AF_XDP's ring where there is a packet socket. The kernel takes
 /// 17 frames in 3.2 us by the packet socket and in 3.8 us by the ring, one frame in 0.8 and 0.5 us.
@@ -47,6 +47,36 @@ pub struct Mapped {
     pub counters: Arc<SharedCounters>,
 }
 
+/// Packets of this second and of the one before.
+#[derive(Default)]
+struct Recent {
+    second: u64,
+    packets: [u64; 2],
+}
+
+impl Recent {
+    /// Packets within a second or two that make a queue busy: what a pod says when it begins is a dozen.
+    const BUSY: u64 = 64;
+
+    fn add(&mut self, packets: u64, now_ns: u64) {
+        let second = now_ns / 1_000_000_000;
+        if second != self.second {
+            let before = if second == self.second + 1 {
+                self.packets[1]
+            } else {
+                0
+            };
+            self.packets = [before, 0];
+            self.second = second;
+        }
+        self.packets[1] += packets;
+    }
+
+    fn is_busy(&self) -> bool {
+        self.packets[0] + self.packets[1] >= Self::BUSY
+    }
+}
+
 /// A queue: its sockets, what it may borrow, and its counters.
 pub struct Queue {
     /// The port it belongs to.
@@ -61,6 +91,7 @@ pub struct Queue {
     pub lend: u32,
     /// When the last packet was received, in the worker's clock.
     pub last_rx_ns: u64,
+    recent: Recent,
     /// Served in every round; else armed in the waiter.
     pub active: bool,
     /// Has unsent descriptors the kernel was not told of.
@@ -81,6 +112,7 @@ impl Queue {
             packet_socket: mapped.packet_socket,
             lend,
             last_rx_ns: 0,
+            recent: Recent::default(),
             active: false,
             dirty: false,
             local: [0; QUEUE_COUNTERS],
@@ -107,10 +139,17 @@ impl Queue {
         }
     }
 
-    /// Raises what it may borrow when the last burst used up much of it, and lowers it when frames
-    /// run short.
-    pub fn ask_for_more(&mut self, spare: u32, lending: &Lending) {
-        self.lend = lending.next(self.lend, self.socket.fill_level(), spare);
+    /// Notes packets received, and changes what it may borrow by how many come and what the last burst used up.
+    pub fn note_received(&mut self, packets: u64, now_ns: u64, spare: u32, lending: &Lending) {
+        self.last_rx_ns = now_ns;
+        self.recent.add(packets, now_ns);
+        let of = Use {
+            lend: self.lend,
+            left: self.socket.fill_level(),
+            got: u32::try_from(packets).unwrap_or(u32::MAX),
+            busy: self.kind != PortKind::Pod || self.recent.is_busy(),
+        };
+        self.lend = lending.next(of, spare);
     }
 
     /// Sends a packet by the ring, or by the packet socket what AF_XDP cannot say. When it cannot be sent the frames

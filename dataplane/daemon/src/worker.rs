@@ -276,13 +276,10 @@ impl Worker {
         if found == 0 {
             return 0;
         }
-        queue.last_rx_ns = now_ns;
         queue.count(QueueCounter::RxPackets, found as u64);
         queue.count(QueueCounter::RxBytes, bytes);
-        queue.ask_for_more(
-            self.lending.spare(pool.len(), counters.queues),
-            &self.lending,
-        );
+        let spare = self.lending.spare(pool.len(), counters.queues);
+        queue.note_received(found as u64, now_ns, spare, &self.lending);
         for tap in &mut *taps {
             tap.remember(&self.batch, umem, now_ns);
         }
@@ -505,11 +502,11 @@ impl Worker {
 
     fn attach(&mut self, slot: u16, mut queue: Box<Queue>) -> std::io::Result<()> {
         let egress = &mut self.egress;
-        let spare = self
-            .lending
-            .spare(egress.pool.len(), egress.counters.queues);
+        let queues = egress.counters.queues;
+        let spare = self.lending.spare(egress.pool.len(), queues);
+        let lend = self.lending.at_first(queue.kind, spare, queues);
         // A socket taken over has what it had before.
-        queue.lend = (self.lending.at_first(queue.kind, spare)).max(queue.socket.fill_level());
+        queue.lend = lend.max(queue.socket.fill_level());
         queue.replenish(&egress.umem, &mut egress.pool);
         self.waiter.add(queue.socket.as_fd(), slot)?;
         queue.active = true;

@@ -320,6 +320,8 @@ pub struct Packet {
     pub outside: Option<NextHop>,
     /// `source`: it passed; what is decided about it later may be said of its fragments.
     pub admitted: bool,
+    /// `source`: another node handed a client's packet on, for a pod of this one to answer.
+    pub handed: bool,
     /// `conntrack`: the connection.
     pub track: Track,
     /// `service`: another worker was asked for its connection.

@@ -95,11 +95,20 @@ pub fn packet(source: &str, destination: &str) -> build::Packet {
 
 /// The frame `inner` as remote four tunnels it to this node.
 pub fn from_four(inner: &build::Packet) -> build::Packet {
-    let inner = inner.clone().macs(FOUR_MAC, VTEP4_MAC).build();
+    by_four(&inner.clone().macs(FOUR_MAC, VTEP4_MAC).build())
+}
+
+fn by_four(inner: &[u8]) -> build::Packet {
     build::Packet::ip(ip("192.0.2.2"), ip("192.0.2.1"))
         .macs(NEXT_HOP_MAC, UPLINK_MAC)
-        .vxlan(50_000, vni(VNI), &inner)
+        .vxlan(50_000, vni(VNI), inner)
         .no_checksum()
+}
+
+/// The same of a frame that is bytes already, a fragment say, whatever its addresses of Ethernet.
+pub fn from_four_bytes(inner: &[u8]) -> Vec<u8> {
+    let addresses = [VTEP4_MAC.0, FOUR_MAC.0].concat();
+    by_four(&[&addresses, &inner[12..]].concat()).build()
 }
 
 /// The frame `inner` as remote six tunnels it to this node.
@@ -372,6 +381,16 @@ impl Testbed {
         assert_eq!(self.accounted(), FRAMES as usize, "no frame is lost");
         assert_eq!(leaked_frames(), self.leaked, "no frame leaks");
         ran
+    }
+}
+
+impl Drop for Testbed {
+    /// What is held is not leaked, in the eyes of tests that run beside.
+    fn drop(&mut self) {
+        let ports: Vec<PortId> = self.tables.ports().map(|port| port.id).collect();
+        for port in ports {
+            self.pipeline.port_removed(port, &mut self.pool);
+        }
     }
 }
 

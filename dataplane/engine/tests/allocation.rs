@@ -239,7 +239,7 @@ fn with_service(rig: &mut Rig, backends: &[&str], far: &str) -> &'static str {
             .into(),
     };
     bed.change(|builder| builder.services().set(ServiceId(1), &spec));
-    rig.tables = bed.tables;
+    rig.tables = bed.tables.clone();
     address
 }
 

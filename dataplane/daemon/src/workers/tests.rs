@@ -348,6 +348,35 @@ fn a_client_outside_is_answered_the_way_it_came_whichever_worker_knows_it() {
 }
 
 #[test]
+fn a_client_another_node_hands_on_is_answered_whichever_worker_knows_it() {
+    let ports = [(A, 0), (NODE, 1), (UPLINK, 0)];
+    let tables = Testbed::tables_with(&ports, |builder| {
+        let mut spec = service_of_a();
+        spec.frontends[0].direct = true;
+        builder.services().set(ServiceId(1), &spec);
+    });
+    let mut rig = Rig::with_tables(&ports, 256, tables);
+    for number in 0..20_u16 {
+        let asked = testbed::packet("203.0.113.9", "10.96.0.9").udp(53, 80);
+        let asked = asked.payload_len(2000).identification(number.into());
+        for fragment in asked.build_fragments(1000) {
+            let fragment = testbed::from_four_bytes(&fragment);
+            rig.inject(UPLINK, &fragment);
+        }
+        for sent in rig.wait_for(A, 3) {
+            assert_eq!(sent.bytes[26..34], [203, 0, 113, 9, 10, 1, 1, 10]);
+        }
+        rig.inject(A, &datagram("203.0.113.9", number));
+        let answers = rig.wait_for(NODE, 1);
+        assert_eq!(numbers(&answers), [number]);
+        assert_eq!(answers[0].bytes[26..34], [10, 96, 0, 9, 203, 0, 113, 9]);
+    }
+    let begun = rig.workers.readings().map(|(_, r)| r.flows[1]);
+    assert_eq!(begun.collect::<Vec<_>>(), [0, 1], "the node port's");
+    assert_eq!(rig.frames(), u64::from(FRAMES));
+}
+
+#[test]
 fn fragments_that_come_before_their_first_wait_at_the_owner() {
     let mut rig = Rig::new(&[(A, 0), (B, 1)], 256);
     let whole = testbed::packet("10.1.1.11", "10.1.1.10").udp(53, 1000);

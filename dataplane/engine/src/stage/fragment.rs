@@ -1,6 +1,6 @@
 //! What:   later fragments do as their datagram's first one did; early ones wait for it.
 //! Reads:  `headers`, `admitted`, and what earlier stages decided about first fragments.
-//! Writes: `verdict` of later fragments, their addresses and `next_hop`; takes the frames of early ones.
+//! Writes: `verdict` of later fragments, their addresses, `next_hop` and `direct`; takes the frames of early ones.
 //! Drops:  duplicates, overlaps (RFC 5722), what is too early for too long, too many at once.
 //! Order:  behind every stage that needs ports to decide; in front of route, which does not.
 
@@ -12,7 +12,7 @@ use crate::builder::PORTS_MAX;
 use crate::counters::Stage;
 use crate::drop_reason::DropReason;
 use crate::outside;
-use crate::packet::{Network, NextHop, Packet, PortKind, Verdict};
+use crate::packet::{Direct, Network, NextHop, Packet, PortKind, Verdict};
 use crate::pipeline::Context;
 use crate::stage::service;
 use crate::table::fragment::{Arrival, Arrived, EntryId, FragmentKey, FragmentTable};
@@ -26,6 +26,8 @@ pub(crate) struct Decision {
     addresses: Option<(IpAddr, IpAddr)>,
     /// The neighbour that takes it, if that is to a client outside.
     next_hop: Option<NextHop>,
+    /// The node that is to translate it.
+    direct: Option<Direct>,
 }
 
 /// The worker's fragments.
@@ -76,6 +78,7 @@ fn follow(packet: &mut Packet, fragment: Fragment, context: &mut Context<'_>) {
                     .translation
                     .map(|_| (headers.source, headers.destination)),
                 next_hop: outside::next_hop(packet, context),
+                direct: packet.direct,
             };
             context.fragments.decide(entry, decision);
             release(entry, &decision, context);
@@ -90,6 +93,7 @@ fn follow(packet: &mut Packet, fragment: Fragment, context: &mut Context<'_>) {
                 dropped: Some(DropReason::FragmentOverlap),
                 addresses: None,
                 next_hop: None,
+                direct: None,
             };
             release(entry, &decision, context);
             Verdict::Drop(DropReason::FragmentOverlap)
@@ -111,6 +115,8 @@ fn apply(packet: &mut Packet, decision: &Decision, context: &mut Context<'_>) {
     } else if let Some(addresses) = decision.addresses {
         service::readdress(packet, addresses, context);
         packet.next_hop = decision.next_hop;
+    } else {
+        packet.direct = decision.direct;
     }
 }
 

@@ -38,7 +38,12 @@ pub(super) fn owner(packet: &Packet, context: &Context<'_>) -> Option<u16> {
         Route::Remote(_) | Route::NoService | Route::NoEndpoint => (None, None),
     };
     // Replies to it are looked for there: see `seek`.
-    let to_node = packet.outside.map_or(to_node, |_| context.node.node_port);
+    let of_client = packet.outside.is_some() || packet.handed;
+    let to_node = if of_client {
+        context.node.node_port
+    } else {
+        to_node
+    };
     let (from_pod, from_node) = match packet.rx_kind {
         PortKind::Pod => (Some(packet.rx), None),
         PortKind::Node => (None, Some(packet.rx)),

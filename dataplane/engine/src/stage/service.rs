@@ -27,7 +27,7 @@ use crate::table::flow::{Direction, FlowKey, FlowRef, HashSeed, Tuple};
 use crate::table::policy::has_ports;
 use crate::table::service::{Backend, Chance, Client, Frontend, FrontendKey};
 
-pub(crate) use direct::{client_mtu, handed};
+pub(crate) use direct::{client_mtu, is_handed};
 pub(crate) use translate::{readdress, restore, translate_plain};
 
 use translate::{translate, translate_from};
@@ -143,11 +143,11 @@ fn choose(packet: &mut Packet, context: &mut Context<'_>) -> Result<(), DropReas
         port: headers.ports.1,
     };
     let tables = context.tables;
-    let handed = handed(packet, context);
-    let Some(frontend) = handed
-        .or_else(|| tables.frontend(&key))
-        .filter(|_| has_ports(headers.protocol))
-    else {
+    let frontend = match packet.handed {
+        true => tables.direct_frontend(&key),
+        false => tables.frontend(&key),
+    };
+    let Some(frontend) = frontend.filter(|_| has_ports(headers.protocol)) else {
         if packet.outside.is_some() && has_ports(headers.protocol) {
             // The worker that received it knew other services.
             return Err(DropReason::UnderlayUnexpected);
@@ -161,9 +161,9 @@ fn choose(packet: &mut Packet, context: &mut Context<'_>) -> Result<(), DropReas
     if !frontend.admits(headers.source) {
         return Err(DropReason::SourceRange);
     }
-    let backend = match handed {
-        Some(_) => direct::backend_here(frontend, packet.track.hash, context),
-        None => backend(packet, frontend, context),
+    let backend = match packet.handed {
+        true => direct::backend_here(frontend, packet.track.hash, context),
+        false => backend(packet, frontend, context),
     };
     let Some(backend) = backend else {
         return Err(refuse(packet, frontend, context));

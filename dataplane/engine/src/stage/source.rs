@@ -1,6 +1,6 @@
 //! What:   no spoofing: a packet may only come from where it says it does.
 //! Reads:  port (MAC, addresses), node, FIB, the node a tunnel packet came from, services (direct server return).
-//! Writes: `admitted`.
+//! Writes: `admitted`, `handed`.
 //! Drops:  foreign source MACs and addresses; UDP from a pod to a node's VXLAN port.
 //! Order:  behind decap, since inner addresses count; in front of everything that answers, remembers or
 //!         decides by address.
@@ -104,11 +104,13 @@ fn check_node(source: IpAddr, context: &Context<'_>) -> Result<(), DropReason> {
 }
 
 #[inline]
-fn check_remote(packet: &Packet, context: &Context<'_>) -> Result<(), DropReason> {
+fn check_remote(packet: &mut Packet, context: &Context<'_>) -> Result<(), DropReason> {
     let remote = packet.tunnel.and_then(|id| context.tables.remote(id));
-    if remote.is_some_and(|remote| remote.owns(packet.headers.source))
-        || service::handed(packet, context).is_some()
-    {
+    if remote.is_some_and(|remote| remote.owns(packet.headers.source)) {
+        return Ok(());
+    }
+    packet.handed = service::is_handed(packet, context);
+    if packet.handed {
         Ok(())
     } else {
         Err(DropReason::InnerSource)

@@ -1,11 +1,12 @@
 //! Direct server return: clients outside are answered by the pods of other nodes themselves.
 
-use weft_engine::DropReason;
 use weft_engine::testbed::*;
-use weft_wire::{TcpFlags, tcp};
+use weft_engine::{DropReason, Verdict};
+use weft_wire::{TcpFlags, build, tcp};
 
-use crate::outside::{SIDES, any_of_node, bed, cases, from_wire, spec};
+use crate::outside::{SIDES, any_of_node, bed, cases, from_wire, spec, unreachable};
 use crate::service::{FAMILIES, ends, ends_of, flows, inner, set, with_ports};
+use crate::service_errors::addresses;
 use crate::{dropped, is_intact, layers, sent};
 
 /// The service, whose other nodes' pods answer clients themselves.
@@ -110,5 +111,91 @@ fn segments_of_a_direct_services_clients_fit_the_tunnel() {
         let frame = sent(&out, NODE);
         let mss = tcp::mss(&frame[usize::from(layers(frame).l4)..]).unwrap();
         assert!(mss < 1_450, "{client}: {mss}");
+    }
+}
+
+/// A frame of a router outside as it tells `to` that what `about` holds did not arrive.
+fn error(from: &str, to: &str, about: &build::Packet) -> build::Packet {
+    unreachable(packet(from, to), &about.clone().build())
+}
+
+const ROUTERS: [&str; 2] = ["198.51.100.77", "2001:db8:77::1"];
+
+#[test]
+fn fragments_of_a_direct_services_clients_cross_the_tunnel_together() {
+    for (side, [a, _, far, _]) in SIDES.into_iter().zip(FAMILIES) {
+        let [client, _, address, _] = side;
+        let datagram = |from: build::Packet| {
+            let whole = from.udp(4000, 80).identification(7).payload_len(2_000);
+            whole.dont_fragment(false).build_fragments(1_000)
+        };
+        let mut bed = direct_bed(side, &[far]);
+        // Also once the way of the connection is known, and when the first comes last.
+        for order in [[0, 1, 2], [0, 1, 2], [2, 1, 0]] {
+            let pieces = datagram(from_wire(client, address));
+            assert_eq!(pieces.len(), 3);
+            let ran = bed.run(&order.map(|at: usize| (UPLINK, pieces[at].clone())));
+            let outputs = ran.packets.iter().chain(&ran.born);
+            let tunnelled = outputs.filter(|it| it.verdict == Verdict::Tx(UPLINK));
+            let there: Vec<_> = tunnelled.map(|it| addresses(inner(&it.bytes))).collect();
+            assert_eq!(there, [(ip(client), ip(address)); 3], "{order:?}");
+        }
+        // There, in the other order too.
+        let mut bed = direct_bed(side, &[a]);
+        for order in [[0, 1, 2], [2, 1, 0]] {
+            let pieces = datagram(packet(client, address));
+            let ran = bed.run(&order.map(|at: usize| (UPLINK, from_four_bytes(&pieces[at]))));
+            let outputs = ran.packets.iter().chain(&ran.born);
+            let frames: Vec<_> = outputs.filter(|it| it.verdict == Verdict::Tx(A)).collect();
+            assert_eq!(frames.len(), 3, "{order:?}");
+            for frame in frames {
+                assert_eq!(addresses(&frame.bytes), (ip(client), ip(a)));
+            }
+        }
+    }
+}
+
+#[test]
+fn another_node_hands_on_no_fragments_to_other_services() {
+    for (side, [a, ..]) in SIDES.into_iter().zip(FAMILIES) {
+        let [client, _, address, _] = side;
+        let whole = packet(client, address).udp(4000, 80).payload_len(2_000);
+        let later = whole.dont_fragment(false).build_fragments(1_000).remove(1);
+        let out = bed(side, &[a]).bytes(UPLINK, from_four_bytes(&later));
+        assert_eq!(dropped(&out), DropReason::InnerSource);
+    }
+}
+
+#[test]
+fn errors_about_replies_find_the_pod_on_the_other_node() {
+    for ((side, [a, _, far, _]), router) in SIDES.into_iter().zip(FAMILIES).zip(ROUTERS) {
+        let [client, _, address, _] = side;
+        let reply = packet(address, client).udp(80, 4000).payload(b"answer");
+        let mut bed = direct_bed(side, &[far]);
+        sent(
+            &bed.one(UPLINK, &from_wire(client, address).udp(4000, 80)),
+            UPLINK,
+        );
+        let about = reply.clone().build();
+        for _ in 0..2 {
+            let out = bed.one(UPLINK, &unreachable(from_wire(router, address), &about));
+            let frame = inner(sent(&out, UPLINK));
+            assert_eq!(addresses(frame), (ip(router), ip(address)));
+        }
+
+        let mut bed = direct_bed(side, &[a]);
+        let question = packet(client, address).udp(4000, 80);
+        sent(&bed.bytes(UPLINK, from_four_bytes(&question.build())), A);
+        let there = error(router, address, &reply).build();
+        let out = bed.bytes(UPLINK, from_four_bytes(&there));
+        assert_eq!(addresses(sent(&out, A)), (ip(router), ip(a)));
+        assert!(is_intact(&out.bytes));
+        // About what the service never sent, and to somebody who did not send it.
+        let never = packet(address, client).udp(81, 4000);
+        for (to, about) in [(address, &never), (a, &reply)] {
+            let there = error(router, to, about).build();
+            let out = bed.bytes(UPLINK, from_four_bytes(&there));
+            assert_eq!(dropped(&out), DropReason::InnerSource, "{to}");
+        }
     }
 }

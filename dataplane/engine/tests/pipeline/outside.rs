@@ -384,7 +384,7 @@ fn fragments_follow_their_first_one_in_and_out() {
 }
 
 /// An error of `from` about `about`, a frame: nobody listens.
-fn unreachable(packet: build::Packet, about: &[u8]) -> build::Packet {
+pub fn unreachable(packet: build::Packet, about: &[u8]) -> build::Packet {
     let kind = if about[12..14] == [8, 0] {
         (3, 3)
     } else {

@@ -163,7 +163,7 @@ fn a_tunnel_packet_in_many_frames_arrives_whole() {
 }
 
 fn bed_path() -> Option<weft_engine::OuterPath> {
-    let tables: Tables = Testbed::new().tables;
+    let tables: Tables = Testbed::tables_of_topology();
     tables.remote(SIX).unwrap().path
 }
 

@@ -7,10 +7,12 @@
 use weft_wire::Protocol;
 
 use crate::drop_reason::DropReason;
-use crate::packet::{Direct, Packet};
+use crate::packet::{Direct, Packet, Track};
 use crate::pipeline::Context;
+use crate::stage::conntrack;
 use crate::table::fib::Route;
 use crate::table::flow::FlowRef;
+use crate::table::policy::has_ports;
 use crate::table::service::{Backend, Frontend, FrontendKey};
 
 use super::begin_anew;
@@ -41,35 +43,68 @@ fn node_of(backend: &Backend, context: &Context<'_>) -> Option<Direct> {
     }
 }
 
-/// Goes on with a client's packet of a connection that is not translated here: to the node it went to before.
+/// Goes on with a client's packet of a connection that is not translated here, or an error about one to the client: to
+/// the node it went to before.
 pub(super) fn go_on(
     packet: &mut Packet,
     flow: FlowRef,
     context: &mut Context<'_>,
 ) -> Result<(), DropReason> {
-    if packet.track.related || packet.track.decided.epoch == context.tables.epoch() as u32 {
+    let Track {
+        related, decided, ..
+    } = packet.track;
+    let is_decided = decided.epoch == context.tables.epoch() as u32;
+    // An error does not go by what was decided about packets, and a first fragment tells the later ones.
+    if is_decided && !related && packet.headers.fragment.is_none() {
         return Ok(());
     }
-    let id = context.flows.backend(flow);
-    let frontend = context.tables.frontend(&key(packet));
-    let backend = frontend.and_then(|it| it.known_as(id));
-    packet.direct = backend.and_then(|it| node_of(&it, context));
-    if packet.direct.is_some() {
+    packet.direct = way(flow, context);
+    if packet.direct.is_some() || related {
         return Ok(());
     }
     context.flows.remove(flow);
     begin_anew(packet, context)
 }
 
-/// The service to which another node handed a packet on: its client is outside the cluster, and its address may be one of
-/// that node.
-pub(crate) fn handed<'a>(packet: &Packet, context: &Context<'a>) -> Option<&'a Frontend> {
-    let client = packet.headers.source;
-    let remote = context.tables.remote(packet.tunnel?)?;
-    let is_outside = !remote.owns(client)
-        && matches!(context.tables.fib().lookup(client), Route::Host)
-        && !context.node.owns(client);
-    is_outside.then(|| context.tables.direct_frontend(&key(packet)))?
+/// The node of the backend that was chosen for a connection, as long as its service has it.
+fn way(flow: FlowRef, context: &Context<'_>) -> Option<Direct> {
+    let opening = context.flows.opening(flow)?;
+    let frontend = context.tables.frontend(&FrontendKey {
+        address: opening.tuple.destination(),
+        protocol: opening.protocol,
+        port: opening.tuple.ports().1,
+    })?;
+    node_of(&frontend.known_as(context.flows.backend(flow))?, context)
+}
+
+/// Whether another node handed a packet on to a service: its sender is outside the cluster, and its destination may be an
+/// address of that node.
+pub(crate) fn is_handed(packet: &Packet, context: &Context<'_>) -> bool {
+    let source = packet.headers.source;
+    let remote = packet.tunnel.and_then(|id| context.tables.remote(id));
+    let is_outside = remote.is_some_and(|remote| !remote.owns(source))
+        && matches!(context.tables.fib().lookup(source), Route::Host)
+        && !context.node.owns(source);
+    is_outside && is_to_service(packet, context)
+}
+
+/// Later fragments do not say to which port, and errors about what a service sent are to none.
+fn is_to_service(packet: &Packet, context: &Context<'_>) -> bool {
+    let (headers, tables) = (&packet.headers, context.tables);
+    if !headers.has_upper_header() {
+        return tables.services().is_direct(headers.destination);
+    }
+    if has_ports(headers.protocol) {
+        return tables.direct_frontend(&key(packet)).is_some();
+    }
+    conntrack::quoted(packet, context).is_some_and(|quoted| {
+        let sent_by = FrontendKey {
+            address: quoted.tuple.source(),
+            protocol: quoted.protocol,
+            port: quoted.tuple.ports().0,
+        };
+        sent_by.address == headers.destination && tables.direct_frontend(&sent_by).is_some()
+    })
 }
 
 /// A backend for a connection that was handed on: one of this node's pods.

@@ -190,16 +190,31 @@ impl ServiceBuilder {
         {
             return false;
         }
-        if self.shard(&key).insert(key, Arc::new(frontend)).is_none() {
-            self.tables.len += 1;
-        }
+        let is_direct = frontend.direct;
+        let old = self.shard(&key).insert(key, Arc::new(frontend));
+        self.tables.len += usize::from(old.is_none());
+        let was_direct = old.is_some_and(|it| it.direct);
+        self.count_direct(key.address, was_direct, is_direct);
         true
     }
 
     fn remove_frontend(&mut self, key: &FrontendKey) {
-        if self.shard(key).remove(key).is_some() {
+        if let Some(old) = self.shard(key).remove(key) {
             self.tables.len -= 1;
             self.lost = true;
+            self.count_direct(key.address, old.direct, false);
+        }
+    }
+
+    fn count_direct(&mut self, address: IpAddr, was: bool, is: bool) {
+        if was == is {
+            return;
+        }
+        let direct = Arc::make_mut(&mut self.tables.direct);
+        let count = direct.entry(address).or_default();
+        *count = *count + u32::from(is) - u32::from(was);
+        if *count == 0 {
+            direct.remove(&address);
         }
     }
 }

@@ -245,6 +245,8 @@ pub struct ServiceTables {
     len: usize,
     /// None, or [`SHARDS`].
     shards: Arc<Vec<Arc<Shard>>>,
+    /// Frontends of each address whose backends answer clients themselves.
+    direct: Arc<HashMap<IpAddr, u32, FixedState>>,
 }
 
 impl ServiceTables {
@@ -258,6 +260,11 @@ impl ServiceTables {
     pub fn get(&self, key: &FrontendKey) -> Option<&Frontend> {
         let shard = self.shards.get(key.shard())?;
         shard.get(key).map(|it| &**it)
+    }
+
+    /// Whether backends of some service at this address answer clients themselves.
+    pub fn is_direct(&self, address: IpAddr) -> bool {
+        self.direct.contains_key(&address)
     }
 
     /// Frontends there are.

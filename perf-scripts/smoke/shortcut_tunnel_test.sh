@@ -40,6 +40,12 @@ for n in node1 node2; do
   within 5 "the dataplane of $n is back" committed $n $((restarts + 1))
   within 5 "a shortcut at $n after the restart" on_shortcut $n
 done
+kill -STOP "$(cat "$W/pids/node2.dataplane")" # what it hears then is true no longer
+in_ns files ethtool -K eth0 gro off
+in_ns files ethtool -K eth0 gro on
+kill -CONT "$(cat "$W/pids/node2.dataplane")"
+sleep 0.5
+within 5 'a shortcut after GRO was off for a moment' on_shortcut node2
 in_ns files ethtool -K eth0 gro off
 within 2 'no shortcut into a pod without GRO' no_shortcut node2
 before=$(seen node2)

@@ -408,24 +408,25 @@ impl Control {
         }
     }
 
-    /// Takes all shortcuts from the ports with these interfaces, which take nothing redirected to them any more. They
-    /// get none until they are attached anew, so that nobody can disturb the others by changing it back and forth.
-    pub fn take_shortcuts_of(&mut self, ifindices: &[u32]) {
-        let mut changed = false;
-        for ifindex in ifindices {
-            let port = self.ports.by_ifindex(*ifindex).map(|it| it.record.id);
-            let port = port.and_then(|id| self.ports.get_mut(id));
-            changed |= port.is_some_and(AttachedPort::refuse_shortcuts);
-        }
-        if changed {
-            self.publish();
-        }
+    /// Takes all shortcuts from those ports with these interfaces that take nothing redirected to them. They get none
+    /// until they are attached anew, so that nobody can disturb the others by changing it back and forth.
+    pub fn ask_targets(&mut self, ifindices: &[u32]) {
+        let ids: Vec<u16> = ifindices
+            .iter()
+            .filter_map(|it| self.ports.by_ifindex(*it))
+            .map(|port| port.record.id)
+            .collect();
+        self.ask_ports(&ids);
     }
 
-    /// The same for all ports that are found to take nothing.
-    pub fn sweep_targets(&mut self) {
+    /// The same for all ports.
+    pub fn ask_all_targets(&mut self) {
         let ids: Vec<u16> = self.ports.iter().map(|port| port.record.id).collect();
-        let refusing = ids.into_iter().filter(|id| self.ask_target(*id)).count();
+        self.ask_ports(&ids);
+    }
+
+    fn ask_ports(&mut self, ids: &[u16]) {
+        let refusing = ids.iter().filter(|id| self.ask_target(**id)).count();
         if refusing > 0 {
             self.publish();
         }

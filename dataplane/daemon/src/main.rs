@@ -134,8 +134,8 @@ fn watch(
         }
         if has_targets && let Some(targets) = &mut targets {
             match targets.wait()? {
-                TargetNews::Refuse(all) => lock(control).take_shortcuts_of(&all),
-                TargetNews::Overrun => lock(control).sweep_targets(),
+                TargetNews::Refused(all) => lock(control).ask_targets(&all),
+                TargetNews::Overrun => lock(control).ask_all_targets(),
             }
         }
         if has_hung_up {

@@ -62,8 +62,9 @@ pub struct TargetWatch {
 /// What one read of the subscription said.
 #[derive(Debug, PartialEq, Eq)]
 pub enum TargetNews {
-    /// Interfaces that take nothing from now on, by index.
-    Refuse(Vec<u32>),
+    /// Interfaces that took nothing when this was said, by index. It may be old: that of a pod's new interface is
+    /// always said, before weft has switched its GRO on. Ask.
+    Refused(Vec<u32>),
     /// Notifications were lost: ask about every port.
     Overrun,
 }
@@ -118,13 +119,13 @@ impl TargetWatch {
     /// What the kernel says to recv; an overrun is not an error.
     pub fn wait(&mut self) -> io::Result<TargetNews> {
         match self.socket.recv(&mut &mut self.buffer[..], 0) {
-            Ok(len) => Ok(TargetNews::Refuse(refusing(
+            Ok(len) => Ok(TargetNews::Refused(refusing(
                 self.buffer.get(..len).unwrap_or_default(),
                 self.family,
             ))),
             Err(error) => match error.raw_os_error() {
                 Some(libc::ENOBUFS) => Ok(TargetNews::Overrun),
-                Some(libc::EINTR) => Ok(TargetNews::Refuse(Vec::new())),
+                Some(libc::EINTR) => Ok(TargetNews::Refused(Vec::new())),
                 _ => Err(error),
             },
         }

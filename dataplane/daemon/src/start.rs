@@ -100,7 +100,7 @@ pub fn start(cli: &Cli, tuning: Tuning, targets: Option<RedirectTargets>) -> Res
     bind_uplinks(&mut control, &cli.underlay)?;
     control.steer().map_err(|error| anyhow!(error))?;
     control.sweep_gone_links();
-    control.sweep_targets();
+    control.ask_all_targets();
     control.allow_shortcuts(true);
     Ok(control)
 }

@@ -26,6 +26,9 @@ pub struct Args {
     /// How many frames
     #[arg(long, default_value_t = 10_000)]
     count: u64,
+    /// Number of the first one: `connections` goes on where another run ended
+    #[arg(long, default_value_t = 0)]
+    first: u64,
     /// Frames per second; 0: as fast as possible
     #[arg(long, default_value_t = 10_000)]
     rate: u64,
@@ -69,7 +72,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     };
     let mut random = Random::new(args.seed);
     let mut interval = Interval::smooth(args.rate, BURST_MAX);
-    for number in 0..args.count {
+    for number in args.first..args.first.saturating_add(args.count) {
         let frame = envelope.build(args.kind, number, &mut random)?;
         interval.wait();
         socket.send(&frame)?;

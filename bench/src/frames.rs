@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use clap::ValueEnum;
 use etherparse::{
     EtherType, Ethernet2Header, IpFragOffset, IpHeaders, IpNumber, Ipv4Header, Ipv6FragmentHeader,
@@ -20,6 +20,11 @@ const ETHERNET_HEADER: u64 = 14;
 const FIRST_FRAGMENT: usize = 1_200;
 /// Where the second begins, inside the first.
 const OVERLAP_AT: u16 = 600;
+
+/// Ports of `connections`.
+const FIRST_SOURCE_PORT: u16 = 1_024;
+const FIRST_PORT: u16 = 5_300;
+const CONNECTIONS_PER_PORT: u64 = 50_000;
 
 /// What to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -42,6 +47,8 @@ pub enum Kind {
     Syn,
     /// UDP of one flow: what `syn` is compared with
     Datagram,
+    /// UDP, each of a connection of its own: 50,000 to port 5300, as many to the next and so on
+    Connections,
 }
 
 impl Kind {
@@ -50,7 +57,7 @@ impl Kind {
     pub fn hostile(self, count: u64) -> u64 {
         match self {
             Self::FragmentsOverlap => count / 2,
-            Self::Syn | Self::Datagram => 0,
+            Self::Syn | Self::Datagram | Self::Connections => 0,
             _ => count,
         }
     }
@@ -80,12 +87,14 @@ impl Envelope {
             Kind::FragmentsOverlap => self.fragment(number)?,
             Kind::Runt => self.runt(number, random),
             Kind::Syn => self.syn(random)?,
-            Kind::Datagram => {
-                let mut frame = Vec::new();
-                self.builder(self.source)?
-                    .udp(9, 9)
-                    .write(&mut frame, &[0; 12])?;
-                frame
+            Kind::Datagram => self.datagram((9, 9))?,
+            Kind::Connections => {
+                let source = FIRST_SOURCE_PORT + (number % CONNECTIONS_PER_PORT) as u16;
+                let port = u16::try_from(number / CONNECTIONS_PER_PORT)?;
+                let port = FIRST_PORT
+                    .checked_add(port)
+                    .context("too many connections")?;
+                self.datagram((source, port))?
             }
         })
     }
@@ -146,6 +155,13 @@ impl Envelope {
         let builder = self.builder(self.source)?;
         let builder = builder.tcp(ports[0], ports[1], sequence, 64_240);
         builder.syn().write(&mut frame, &[])?;
+        Ok(frame)
+    }
+
+    fn datagram(&self, (from, to): (u16, u16)) -> anyhow::Result<Vec<u8>> {
+        let mut frame = Vec::new();
+        let builder = self.builder(self.source)?.udp(from, to);
+        builder.write(&mut frame, &[0; 12])?;
         Ok(frame)
     }
 

@@ -16,6 +16,7 @@ mod pattern;
 mod policy_sets;
 mod probe;
 mod reach;
+mod reflect;
 mod report;
 mod sctp;
 mod stall;
@@ -41,6 +42,8 @@ enum Tool {
     Flood(flood::Args),
     /// A bridge in user space that damages what it forwards
     Flip(flip::Args),
+    /// Sends UDP datagrams back to where they came from, whatever port they are for
+    Reflect(reflect::Args),
     /// Seeded bytes over TCP, hashed at both ends
     #[command(subcommand)]
     TcpHash(tcp_hash::Side),
@@ -64,6 +67,7 @@ fn main() -> anyhow::Result<()> {
         Tool::Probe(side) => probe::run(&side),
         Tool::Flood(args) => flood::run(&args),
         Tool::Flip(args) => flip::run(&args),
+        Tool::Reflect(args) => reflect::run(&args),
         Tool::TcpHash(side) => tcp_hash::run(&side),
         Tool::Sctp(side) => sctp::run(&side),
         Tool::Reach(args) => reach::run(&args),

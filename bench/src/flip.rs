@@ -2,9 +2,7 @@
 
 use std::os::fd::AsFd;
 
-use anyhow::Context;
 use clap::Args as ClapArgs;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::Serialize;
 
 use crate::packet_socket::PacketSocket;
@@ -63,16 +61,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let sides = [PacketSocket::open(&args.a)?, PacketSocket::open(&args.b)?];
     let mut wire = Wire::new(args);
     let mut buffer = vec![0; FRAME_MAX];
-    loop {
-        let mut ready = [
-            PollFd::new(sides[0].as_fd(), PollFlags::POLLIN),
-            PollFd::new(sides[1].as_fd(), PollFlags::POLLIN),
-            PollFd::new(stop.as_fd(), PollFlags::POLLIN),
-        ];
-        poll(&mut ready, PollTimeout::NONE).context("cannot wait")?;
-        if ready[2].any() == Some(true) {
-            return report::print(&wire.counters);
-        }
+    while stop::readable(&stop, &[sides[0].as_fd(), sides[1].as_fd()])? {
         for (direction, from, to) in [(0, &sides[0], &sides[1]), (1, &sides[1], &sides[0])] {
             for _ in 0..BURST_MAX {
                 let Some(len) = from.receive(&mut buffer)? else {
@@ -84,6 +73,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             }
         }
     }
+    report::print(&wire.counters)
 }
 
 /// The choices, apart from the sockets.

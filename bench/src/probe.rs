@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signalfd::SignalFd;
 use nix::sys::socket::{setsockopt, sockopt};
 use serde::Serialize;
@@ -126,15 +125,7 @@ fn serve(args: &ServerArgs) -> anyhow::Result<Echoed> {
         received: 0,
         corrupted: 0,
     };
-    loop {
-        let mut ready = [
-            PollFd::new(socket.as_fd(), PollFlags::POLLIN),
-            PollFd::new(stop.as_fd(), PollFlags::POLLIN),
-        ];
-        poll(&mut ready, PollTimeout::NONE).context("cannot wait")?;
-        if ready[1].any() == Some(true) {
-            return Ok(echoed);
-        }
+    while stop::readable(&stop, &[socket.as_fd()])? {
         while let Ok((len, from)) = socket.recv_from(&mut datagram) {
             echoed.received += 1;
             echoed.corrupted += u64::from(parse(&datagram[..len]).is_none());
@@ -142,6 +133,7 @@ fn serve(args: &ServerArgs) -> anyhow::Result<Echoed> {
             let _ = socket.send_to(&datagram[..len], from);
         }
     }
+    Ok(echoed)
 }
 
 fn measure(args: &ClientArgs, stop: &SignalFd) -> anyhow::Result<Found> {

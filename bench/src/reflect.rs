@@ -1,11 +1,10 @@
 //! Sends every UDP datagram that comes in by an interface back to where it came from, whatever port it is for.
 
-use anyhow::Context;
+use std::os::fd::AsFd;
+
 use clap::Args as ClapArgs;
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::Serialize;
-use std::os::fd::AsFd;
 
 use crate::packet_socket::PacketSocket;
 use crate::{report, stop};
@@ -36,15 +35,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let socket = PacketSocket::open(&args.interface)?;
     let mut counters = Counters { reflected: 0 };
     let mut buffer = vec![0; FRAME_MAX];
-    loop {
-        let mut ready = [
-            PollFd::new(socket.as_fd(), PollFlags::POLLIN),
-            PollFd::new(stop.as_fd(), PollFlags::POLLIN),
-        ];
-        poll(&mut ready, PollTimeout::NONE).context("cannot wait")?;
-        if ready[1].any() == Some(true) {
-            return report::print(&counters);
-        }
+    while stop::readable(&stop, &[socket.as_fd()])? {
         for _ in 0..BURST_MAX {
             let Some(len) = socket.receive(&mut buffer)? else {
                 break;
@@ -57,6 +48,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             }
         }
     }
+    report::print(&counters)
 }
 
 /// Exchanges source and destination of a UDP datagram; false for anything else. Sums stay what they are.

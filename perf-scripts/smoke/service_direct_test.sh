@@ -22,7 +22,7 @@ within 10 'node1 hands on' eval '[[ $(who outside tcp 192.0.2.1 30190) == far* ]
 uplink() { value node1 ".ports[] | select(.name == \"u0\") | .counters.$1"; }
 for family in 4 6; do
   [[ $family == 4 ]] && to=192.0.2.1 client=192.0.2.254 || to=2001:db8::1 client=2001:db8::fe
-  for protocol in tcp udp; do
+  for protocol in tcp udp fragments; do
     expect "$protocol: the pod sees the client" "$(who outside $protocol $to 30190)" = "far $client"
   done
   before=$(uplink tx_bytes)
@@ -37,11 +37,9 @@ for family in 4 6; do
   wait $server || fail "the sink: $(cat "$LOGS/hash-$family.log")"
   expect "IPv$family upload" "$(cat "$LOGS/hash-$family.out")" = "$sent"
 done
-for protocol in tcp udp; do
+for protocol in tcp udp fragments; do
   expect "$protocol: a load balancer's address" "$(who outside $protocol 198.18.0.80 90)" = 'far 192.0.2.254'
 done
-large=$(in_ns outside timeout 4 socat -t1 -T2 - UDP4:198.18.0.80:90 <<<"$(printf '%3000s' hello)")
-expect 'a datagram in three fragments' "$large" = 'far 192.0.2.254'
 
 # A connection stays where it is while the other pod joins; new ones go to both.
 bg sink stay weft-bench tcp-hash server --listen "$(at "$(ip4 sink)" 8080)"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A client outside the cluster, on the nodes' own network, reaches services by node ports of both nodes, a load
-# balancer's address and an external IP: TCP and UDP, both families, pods of that node and of the other one. What
-# is none of a service stays the node's.
+# balancer's address and an external IP: TCP, UDP and fragments, both families, pods of that node and of the other
+# one. What is none of a service stays the node's.
 . "$(dirname "$0")/../_lib.sh"
 . "$WEFT_ROOT/perf-scripts/topo/two-nodes.sh"
 . "$WEFT_ROOT/perf-scripts/_service.sh"
@@ -32,7 +32,7 @@ within 10 'the load balancer answers' eval '[[ $(who outside tcp 192.0.2.1 30590
 for family in 4 6; do
   [[ $family == 4 ]] && of_nodes=(192.0.2.1 192.0.2.2 10.244.1.1) || of_nodes=(2001:db8::1 2001:db8::2 fd00:10:244:1::1)
   client=$([[ $family == 4 ]] && echo 192.0.2.254 || echo 2001:db8::fe)
-  for protocol in tcp udp; do
+  for protocol in tcp udp fragments; do
     asked() { # WHAT NODE PORT ANSWER
       expect "$protocol: $1" "$(who outside $protocol "${of_nodes[$2 - 1]}" "$3")" = "$4"
     }
@@ -49,7 +49,7 @@ for family in 4 6; do
     expect "IPv$family download from ${from% *}" "$sum" = "$(sha256sum <"$W/www/${from% *}/large")"
   done
 done
-for protocol in tcp udp; do
+for protocol in tcp udp fragments; do
   expect "$protocol: an external IP" "$(who outside $protocol 198.18.0.81 90)" = 'near 192.0.2.254'
   expect "$protocol: in the range" "$(who outside $protocol 198.18.0.80 90 203.0.113.1)" = 'near 203.0.113.1'
   expect "$protocol: not in the range" "$(who outside $protocol 198.18.0.80 90)" = ''

@@ -8,10 +8,12 @@
 //  - "too big" ICMP errors to such an address that quote our own VXLAN: they lower the tunnel's MTU;
 //  - packets to routed pod prefixes;
 //  - packets to an address and port where a service is for clients outside, errors that quote one
-//    from there, and fragments to an address that is of services alone.
+//    from there, fragments to an address that is of services alone, and those behind a first one to a
+//    node port.
 // Everything else to such an address is the kernel's: other ports, pings. A VLAN tag in the frame means
 // another network (the VLAN device has its own program), an outer fragment is the kernel's to
 // reassemble, a foreign VNI is somebody else's overlay.
+#include "fragments.h"
 #include "maps.h"
 #include "parse.h"
 #include "redirect.h"
@@ -125,7 +127,49 @@ static __always_inline enum weft_verdict icmp6(struct cursor *cursor, const stru
 	return WEFT_PASS_OTHER_QUOTE;
 }
 
-// Fragments to an address of the node are the kernel's, since later ones do not say whose they are.
+static __always_inline enum weft_verdict fragment4(struct cursor *cursor, const struct iphdr *ip,
+						   enum weft_verdict other)
+{
+	struct datagram datagram = { .id_be = ip->id, .protocol = ip->protocol };
+	const struct transport_ports *ports;
+
+	map_address(datagram.source, ip->saddr);
+	map_address(datagram.destination, ip->daddr);
+	if (ip->frag_off & bpf_htons(IPV4_OFFSET_MASK))
+		return later_fragment(&datagram, other);
+	ports = take(cursor, sizeof(*ports));
+	if (!ports)
+		return WEFT_PASS_SHORT;
+	return first_fragment(&datagram,
+			      is_frontend4(&ip->daddr, ip->protocol, ports->destination_be),
+			      other);
+}
+
+static __always_inline enum weft_verdict fragment6(struct cursor *cursor, const struct ipv6hdr *ip,
+						   enum weft_verdict other)
+{
+	const struct fragment_header *header = take(cursor, sizeof(*header));
+	struct datagram datagram = {};
+	const struct transport_ports *ports;
+
+	if (!header)
+		return WEFT_PASS_SHORT;
+	if (!has_ports(header->next))
+		return other;
+	datagram.id_be = header->id_be;
+	datagram.protocol = header->next;
+	__builtin_memcpy(datagram.source, &ip->saddr, sizeof(ip->saddr));
+	__builtin_memcpy(datagram.destination, &ip->daddr, sizeof(ip->daddr));
+	if (header->offset_be & bpf_htons(IPV6_OFFSET_MASK))
+		return later_fragment(&datagram, other);
+	ports = take(cursor, sizeof(*ports));
+	if (!ports)
+		return WEFT_PASS_SHORT;
+	return first_fragment(&datagram,
+			      is_frontend6(&ip->daddr, header->next, ports->destination_be),
+			      other);
+}
+
 static __always_inline enum weft_verdict ipv4(struct cursor *cursor)
 {
 	struct weft_prefix4 key = { .prefix_len = 32 };
@@ -149,7 +193,7 @@ static __always_inline enum weft_verdict ipv4(struct cursor *cursor)
 	if (ip->frag_off & bpf_htons(IPV4_FRAGMENT_MASK)) {
 		if (bpf_map_lookup_elem(&services4, &key.address))
 			return WEFT_UPLINK_SERVICE_FRAGMENT;
-		return other == WEFT_PASS_NODE ? WEFT_PASS_FRAGMENT : other;
+		return fragment4(cursor, ip, other == WEFT_PASS_NODE ? WEFT_PASS_FRAGMENT : other);
 	}
 	if (ip->protocol == IPPROTO_ICMP)
 		return icmp4(cursor, ip, other);
@@ -185,7 +229,7 @@ static __always_inline enum weft_verdict ipv6(struct cursor *cursor)
 	if (ip->nexthdr == IPPROTO_FRAGMENT) {
 		if (bpf_map_lookup_elem(&services6, &key.address))
 			return WEFT_UPLINK_SERVICE_FRAGMENT;
-		return other == WEFT_PASS_NODE ? WEFT_PASS_FRAGMENT : other;
+		return fragment6(cursor, ip, other == WEFT_PASS_NODE ? WEFT_PASS_FRAGMENT : other);
 	}
 	if (ip->nexthdr == IPPROTO_ICMPV6)
 		return icmp6(cursor, ip, other);

@@ -58,7 +58,7 @@ pub enum Verdict {
     UplinkRouted = 5,
     /// Uplink: to a service.
     UplinkService = 6,
-    /// Uplink: a fragment to an address of services.
+    /// Uplink: a fragment to a service.
     UplinkServiceFragment = 7,
     /// Uplink: an ICMP error about what a service sent.
     UplinkServiceError = 8,
@@ -159,7 +159,7 @@ impl Verdict {
             Self::UplinkTooBig => "Uplink: an ICMP error says that our tunnel's packet was too big",
             Self::UplinkRouted => "Uplink: to a routed pod prefix",
             Self::UplinkService => "Uplink: to a service",
-            Self::UplinkServiceFragment => "Uplink: a fragment to an address of services",
+            Self::UplinkServiceFragment => "Uplink: a fragment to a service",
             Self::UplinkServiceError => "Uplink: an ICMP error about what a service sent",
             Self::PassShort => "Uplink: the frame ends inside a header we must read",
             Self::PassVlan => "Uplink: carries a VLAN tag",

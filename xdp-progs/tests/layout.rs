@@ -251,6 +251,8 @@ fn the_maps_are_as_large_as_the_limits_say() {
         ("services6", SERVICE_ADDRESSES_MAX),
         ("frontends4", FRONTENDS_MAX),
         ("frontends6", FRONTENDS_MAX),
+        // The programs' own: fragments.h.
+        ("fragmented", 4_096),
         ("shortcuts", SHORTCUTS_MAX as usize),
         ("shortcut_uses", SHORTCUTS_MAX as usize),
         ("shortcut_state", 1),

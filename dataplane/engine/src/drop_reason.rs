@@ -60,7 +60,7 @@ drop_reasons! {
     // Decapsulation.
     UnderlayUnexpected = "underlay-unexpected", "An underlay packet that is neither VXLAN to this node nor an ICMP error about our VXLAN.";
     VtepUnknown = "vtep-unknown", "VXLAN from an address that is no node of the cluster.";
-    OuterFragment = "outer-fragment", "A fragment to this node itself; the tunnel's packets are never fragmented.";
+    OuterFragment = "outer-fragment", "A fragment of the tunnel's to this node; its packets are never fragmented.";
     OuterChecksum = "outer-checksum", "The outer UDP checksum is wrong, or absent on IPv6.";
     VxlanMalformed = "vxlan-malformed", "The VXLAN header has no valid network identifier or no inner frame behind it.";
     VniForeign = "vni-foreign", "The network identifier is not the cluster's.";

@@ -29,11 +29,8 @@ pub(crate) fn receive(packet: &mut Packet, context: &mut Context<'_>) -> Result<
     let headers = &packet.headers;
     let to_node = context.node.addresses.contains(&headers.destination);
     let is_message = matches!(headers.protocol, Protocol::ICMP | Protocol::ICMPV6);
-    if to_node && headers.fragment.is_some() {
-        // Later ones do not say whether they are a service's, so the kernel gets all of them.
-        return Err(DropReason::OuterFragment);
-    }
     let is_ours = if !headers.has_upper_header() {
+        // Of a later fragment the XDP program knows the first.
         true
     } else if is_message && headers.fragment.is_none() {
         let Some(quoted) = conntrack::quoted(packet, context) else {

@@ -16,7 +16,7 @@ use crate::drop_reason::DropReason;
 use crate::packet::{PortId, PortKind, RemoteId};
 use crate::table::fib::{Fib, Route};
 use crate::table::policy::{Decision, PolicyDirection, PolicyTables, RuleId, Traffic};
-use crate::table::service::{Frontend, FrontendKey, ServiceTables};
+use crate::table::service::{Frontend, FrontendKey, ServiceTables, any_of_node};
 
 /// Tunnel endpoints by address. Its keys come from the cluster's objects, not from the network, so the
 /// hash needs no secret seed.
@@ -120,6 +120,13 @@ impl Tables {
             is_node.then(|| self.services.get(&key.of_node()))?
         };
         exact.or_else(of_node).filter(|it| it.direct)
+    }
+
+    /// Whether [`Self::direct_frontend`] knows some port of this address.
+    pub(crate) fn is_direct(&self, address: IpAddr) -> bool {
+        let of_node =
+            || self.is_node_address(address) && self.services.is_direct(any_of_node(address));
+        self.services.is_direct(address) || of_node()
     }
 
     /// Number of what is said about running connections: changes only when a policy may deny one or a service's

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use weft_xdp_progs::{Frontend, Program, Programs, ReceivedOn, SlotRange, Steering, Verdict};
 
@@ -90,6 +91,15 @@ impl Node {
         let verdict = result.verdict.expect("exactly one verdict is counted");
         assert_eq!(result.action, Some(verdict.action()), "{verdict:?}");
         verdict
+    }
+
+    /// Closes the socket of a queue. A command that another thread is about to start has it too, until it runs.
+    pub fn close(&mut self, queue: u32) {
+        self.sockets.remove(queue as usize);
+        let given_up = Instant::now() + Duration::from_secs(5);
+        while self.run(Program::Pod, queue, &[0; 14]) == Verdict::PodTaken {
+            assert!(Instant::now() < given_up, "the socket stays in the map");
+        }
     }
 
     pub fn expect(&self, program: Program, queue: u32, frame: &[u8], expected: Verdict) {

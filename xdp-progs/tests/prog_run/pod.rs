@@ -50,7 +50,7 @@ fn pod_frame_of_many_buffers_goes_to_its_socket() {
 #[test]
 fn pod_frame_without_socket_is_dropped() {
     let mut node = Node::new(2);
-    node.sockets.remove(1);
+    node.close(1);
     node.expect(
         Program::Pod,
         1,

@@ -138,6 +138,54 @@ fn fragments_are_taken_where_the_address_is_of_services_alone() {
     node.expect(Program::Uplink, 0, &frame, Verdict::UplinkServiceFragment);
 }
 
+/// Source, destination, offset in eights of bytes, identification and port (of the first).
+fn fragment(family: Family, from_stranger: bool, offset: u16, id: u16, port: u16) -> Vec<u8> {
+    let (from, more) = (usize::from(!from_stranger), offset == 0);
+    let mut frame = if family == V4 {
+        fragment4([STRANGER4, PEER4][from], US4, offset, more)
+    } else {
+        fragment6([STRANGER6, PEER6][from], US6)
+    };
+    let ip = 14 + family.ip_len();
+    let upper = if family == V4 {
+        frame[18..20].copy_from_slice(&id.to_be_bytes());
+        ip
+    } else {
+        let offset_and_more = offset << 3 | u16::from(more);
+        frame[ip + 2..ip + 4].copy_from_slice(&offset_and_more.to_be_bytes());
+        frame[ip + 6..ip + 8].copy_from_slice(&id.to_be_bytes());
+        ip + 8
+    };
+    frame[upper + 2..upper + 4].copy_from_slice(&port.to_be_bytes());
+    frame
+}
+
+#[test]
+fn fragments_to_a_node_port_follow_their_first() {
+    let node = Node::new(1);
+    for family in [V4, V6] {
+        let expect = |(from_stranger, offset, id, port), verdict| {
+            let frame = fragment(family, from_stranger, offset, id, port);
+            node.expect(Program::Uplink, 0, &frame, verdict);
+        };
+        // Ports in a later one are payload.
+        expect((true, 185, 7, NODE_PORT), Verdict::PassFragment);
+        expect((true, 0, 7, NODE_PORT), Verdict::UplinkServiceFragment);
+        expect((true, 185, 7, 9), Verdict::UplinkServiceFragment);
+        expect((true, 370, 7, 9), Verdict::UplinkServiceFragment);
+        expect((true, 185, 8, NODE_PORT), Verdict::PassFragment);
+        expect((false, 185, 7, NODE_PORT), Verdict::PassFragment);
+        // The next datagram of that number is the node's own.
+        expect((true, 0, 7, 22), Verdict::PassFragment);
+        expect((true, 185, 7, 9), Verdict::PassFragment);
+        let whole = fragment(family, true, 0, 7, NODE_PORT);
+        let upper = 14 + family.ip_len() + if family == V4 { 0 } else { 8 };
+        for len in upper - usize::from(family == V6)..upper + 4 {
+            node.expect(Program::Uplink, 0, &whole[..len], Verdict::PassShort);
+        }
+    }
+}
+
 #[test]
 fn errors_about_what_a_service_sent_are_taken_and_others_pass() {
     let node = Node::new(1);
@@ -388,7 +436,7 @@ fn errors_about_other_packets_pass() {
 #[test]
 fn ours_without_socket_passes() {
     let mut node = Node::new(4);
-    node.sockets.remove(2);
+    node.close(2);
     for frame in both(|v| v.vxlan(VNI)) {
         node.expect(Program::Uplink, 2, &frame, Verdict::PassNoSocket);
         node.expect(Program::Uplink, 3, &frame, Verdict::UplinkVxlan);

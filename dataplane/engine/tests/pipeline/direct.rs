@@ -9,6 +9,9 @@ use crate::service::{FAMILIES, ends, ends_of, flows, inner, set, with_ports};
 use crate::service_errors::addresses;
 use crate::{dropped, is_intact, layers, sent};
 
+/// The one address the testbed knows of remote four.
+const OF_FOUR: &str = "192.0.2.2";
+
 /// The service, whose other nodes' pods answer clients themselves.
 fn direct_bed(side: [&str; 4], backends: &[&str]) -> Testbed {
     let mut bed = Testbed::new();
@@ -52,8 +55,7 @@ fn a_client_of_a_direct_service_crosses_the_tunnel_as_it_came() {
 fn what_another_node_hands_on_is_answered_from_here() {
     for (side, [a, b, far, _], protocol) in cases() {
         let [client, _, address, _] = side;
-        // The testbed knows no other address of remote four.
-        let of_four = ip(client).is_ipv4().then_some("192.0.2.2");
+        let of_four = ip(client).is_ipv4().then_some(OF_FOUR);
         for to in of_four.into_iter().chain([address]) {
             let mut bed = direct_bed(side, &[far, a]);
             let there = with_ports(packet(client, to), protocol, (4000, 80));
@@ -124,26 +126,32 @@ const ROUTERS: [&str; 2] = ["198.51.100.77", "2001:db8:77::1"];
 #[test]
 fn fragments_of_a_direct_services_clients_cross_the_tunnel_together() {
     for (side, [a, _, far, _]) in SIDES.into_iter().zip(FAMILIES) {
-        let [client, _, address, _] = side;
+        let [client, node, address, _] = side;
         let datagram = |from: build::Packet| {
             let whole = from.udp(4000, 80).identification(7).payload_len(2_000);
             whole.dont_fragment(false).build_fragments(1_000)
         };
         let mut bed = direct_bed(side, &[far]);
         // Also once the way of the connection is known, and when the first comes last.
-        for order in [[0, 1, 2], [0, 1, 2], [2, 1, 0]] {
-            let pieces = datagram(from_wire(client, address));
+        let orders = [[0, 1, 2], [0, 1, 2], [2, 1, 0]];
+        for (to, order) in [node, address]
+            .into_iter()
+            .flat_map(|to| orders.map(|it| (to, it)))
+        {
+            let pieces = datagram(from_wire(client, to));
             assert_eq!(pieces.len(), 3);
             let ran = bed.run(&order.map(|at: usize| (UPLINK, pieces[at].clone())));
             let outputs = ran.packets.iter().chain(&ran.born);
             let tunnelled = outputs.filter(|it| it.verdict == Verdict::Tx(UPLINK));
             let there: Vec<_> = tunnelled.map(|it| addresses(inner(&it.bytes))).collect();
-            assert_eq!(there, [(ip(client), ip(address)); 3], "{order:?}");
+            assert_eq!(there, [(ip(client), ip(to)); 3], "{order:?}");
         }
         // There, in the other order too.
         let mut bed = direct_bed(side, &[a]);
-        for order in [[0, 1, 2], [2, 1, 0]] {
-            let pieces = datagram(packet(client, address));
+        let of_four = ip(client).is_ipv4().then_some(OF_FOUR);
+        let to = of_four.into_iter().chain([address]);
+        for (to, order) in to.flat_map(|to| [[0, 1, 2], [2, 1, 0]].map(|it| (to, it))) {
+            let pieces = datagram(packet(client, to));
             let ran = bed.run(&order.map(|at: usize| (UPLINK, from_four_bytes(&pieces[at]))));
             let outputs = ran.packets.iter().chain(&ran.born);
             let frames: Vec<_> = outputs.filter(|it| it.verdict == Verdict::Tx(A)).collect();

@@ -347,11 +347,13 @@ fn fragments_follow_their_first_one_in_and_out() {
     for (side, [a, ..]) in SIDES.into_iter().zip(FAMILIES) {
         let [client, node, address, _] = side;
         let mut bed = bed(side, &[a]);
-        let question = from_wire(client, address).udp(4000, 80).payload_len(3000);
-        let question = question.identification(7).build_fragments(1500);
-        for fragment in &question {
-            let out = bed.bytes(UPLINK, fragment.clone());
-            assert_eq!(addresses(sent(&out, A)), (ip(client), ip(a)));
+        for (to, port) in [(node, 4001), (address, 4000)] {
+            let question = from_wire(client, to).udp(port, 80).payload_len(3000);
+            let question = question.identification(7).build_fragments(1500);
+            for fragment in question {
+                let out = bed.bytes(UPLINK, fragment);
+                assert_eq!(addresses(sent(&out, A)), (ip(client), ip(a)));
+            }
         }
         let answer = packet(a, client).udp(8080, 4000).payload_len(3000);
         for (identification, reversed) in [(8, false), (9, true)] {
@@ -375,11 +377,11 @@ fn fragments_follow_their_first_one_in_and_out() {
                 assert_eq!(macs(frame), (UPLINK_MAC, ROUTER));
             }
         }
-        let question = from_wire(client, node).udp(4000, 80).payload_len(3000);
-        for fragment in question.build_fragments(1500) {
-            let out = bed.bytes(UPLINK, fragment);
-            assert_eq!(dropped(&out), DropReason::OuterFragment);
-        }
+        // To a port where no service is.
+        let question = from_wire(client, node).udp(4000, 81).payload_len(3000);
+        let first = question.build_fragments(1500).remove(0);
+        let out = bed.bytes(UPLINK, first);
+        assert_eq!(dropped(&out), DropReason::UnderlayUnexpected);
     }
 }
 

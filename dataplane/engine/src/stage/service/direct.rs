@@ -92,7 +92,7 @@ pub(crate) fn is_handed(packet: &Packet, context: &Context<'_>) -> bool {
 fn is_to_service(packet: &Packet, context: &Context<'_>) -> bool {
     let (headers, tables) = (&packet.headers, context.tables);
     if !headers.has_upper_header() {
-        return tables.services().is_direct(headers.destination);
+        return tables.is_direct(headers.destination);
     }
     if has_ports(headers.protocol) {
         return tables.direct_frontend(&key(packet)).is_some();

@@ -73,14 +73,19 @@ pub struct FrontendKey {
     pub port: u16,
 }
 
+/// What stands in keys for every address a node has, of this one's family.
+pub(crate) const fn any_of_node(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    }
+}
+
 impl FrontendKey {
     /// The same port on any address of this node.
     #[must_use]
     pub const fn of_node(self) -> Self {
-        let address = match self.address {
-            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-        };
+        let address = any_of_node(self.address);
         Self { address, ..self }
     }
 
@@ -262,7 +267,7 @@ impl ServiceTables {
         shard.get(key).map(|it| &**it)
     }
 
-    /// Whether backends of some service at this address answer clients themselves.
+    /// Whether backends of some service at exactly this address answer clients themselves.
     pub fn is_direct(&self, address: IpAddr) -> bool {
         self.direct.contains_key(&address)
     }

@@ -14,6 +14,7 @@ for name in near far; do
   who_server "$name"
 done
 who_server node1
+who_server outside
 for address in 198.18.0.80 198.18.0.81; do ip -n outside route add $address via 192.0.2.1; done
 
 slices there far
@@ -41,6 +42,8 @@ for family in 4 6; do
     asked 'a pod elsewhere' 1 30190 "far ${of_nodes[2]}"
     asked 'nobody' 1 30390 'Connection refused'
     asked 'outside the ranges' 1 30590 "near $client"
+    from=$(at "${of_nodes[0]}" 30190)
+    expect "$protocol: the node's own from such a port" "$(who node1 $protocol $client 9090 "$from")" = "outside ${of_nodes[0]}"
     expect "$protocol: a port of the node's own" "$(who outside $protocol "${of_nodes[0]}" 9090)" = "node1 $client"
   done
   expect 'the node itself' "$(who outside tcp "${of_nodes[0]}" 30490 | cut -d' ' -f1)" = node1

@@ -10,11 +10,12 @@
 //  - packets to an address and port where a service is for clients outside, errors that quote one
 //    from there, fragments to an address that is of services alone, and those behind a first one to a
 //    node port.
-// Everything else to such an address is the kernel's: other ports, pings. A VLAN tag in the frame means
-// another network (the VLAN device has its own program), an outer fragment is the kernel's to
-// reassemble, a foreign VNI is somebody else's overlay.
+// Everything else to such an address is the kernel's: other ports, pings, the node's own connections
+// (own.h). A VLAN tag in the frame means another network (the VLAN device has its own program), an outer
+// fragment is the kernel's to reassemble, a foreign VNI is somebody else's overlay.
 #include "fragments.h"
 #include "maps.h"
+#include "own.h"
 #include "parse.h"
 #include "redirect.h"
 #include "shortcut.h"
@@ -50,27 +51,41 @@ static __always_inline int is_tunnel_port(__u8 protocol, __be16 port_be)
 	return ours && protocol == IPPROTO_UDP && port_be == ours->vxlan_port_be;
 }
 
-static __always_inline int is_frontend4(const __be32 *address, __u8 protocol, __be16 port_be)
+// Whether a packet with these ends is to a service.
+static __always_inline int is_service4(struct xdp_md *ctx, __be32 from, __be32 to, __u8 protocol,
+				       struct transport_ports ports)
 {
-	struct weft_frontend4 key = { .port_be = port_be, .protocol = protocol };
+	struct weft_frontend4 key = { .port_be = ports.destination_be, .protocol = protocol };
 
-	__builtin_memcpy(&key.address, address, sizeof(key.address));
-	return bpf_map_lookup_elem(&frontends4, &key) != NULL;
+	__builtin_memcpy(&key.address, &to, sizeof(key.address));
+	return bpf_map_lookup_elem(&frontends4, &key) &&
+	       !is_own4(ctx, from, to, protocol, ports);
 }
 
-static __always_inline int is_frontend6(const struct in6_addr *address, __u8 protocol,
-					__be16 port_be)
+static __always_inline int is_service6(struct xdp_md *ctx, const struct in6_addr *from,
+				       const struct in6_addr *to, __u8 protocol,
+				       struct transport_ports ports)
 {
-	struct weft_frontend6 key = { .port_be = port_be, .protocol = protocol };
+	struct weft_frontend6 key = { .port_be = ports.destination_be, .protocol = protocol };
 
-	__builtin_memcpy(&key.address, address, sizeof(key.address));
-	return bpf_map_lookup_elem(&frontends6, &key) != NULL;
+	__builtin_memcpy(&key.address, to, sizeof(key.address));
+	return bpf_map_lookup_elem(&frontends6, &key) &&
+	       !is_own6(ctx, from, to, protocol, ports);
+}
+
+// The ports of a packet that answers one with `sent`.
+static __always_inline struct transport_ports answers(const struct transport_ports *sent)
+{
+	return (struct transport_ports){
+		.source_be = sent->destination_be,
+		.destination_be = sent->source_be,
+	};
 }
 
 // RFC 792: the error quotes the offending packet's IP header and its first 8 bytes. Whoever it is
 // addressed to sent that packet: our tunnel, a service, or the node itself.
-static __always_inline enum weft_verdict icmp4(struct cursor *cursor, const struct iphdr *ip,
-					       enum weft_verdict other)
+static __always_inline enum weft_verdict icmp4(struct xdp_md *ctx, struct cursor *cursor,
+					       const struct iphdr *ip, enum weft_verdict other)
 {
 	const struct icmp_header *icmp = take(cursor, sizeof(*icmp));
 	const struct transport_ports *ports;
@@ -94,14 +109,14 @@ static __always_inline enum weft_verdict icmp4(struct cursor *cursor, const stru
 		return WEFT_PASS_SHORT;
 	if (is_tunnel_port(quoted->protocol, ports->destination_be) && other == WEFT_PASS_NODE)
 		return too_big ? WEFT_UPLINK_TOO_BIG : WEFT_PASS_NODE;
-	if (is_frontend4(&quoted->saddr, quoted->protocol, ports->source_be))
+	if (is_service4(ctx, quoted->daddr, quoted->saddr, quoted->protocol, answers(ports)))
 		return WEFT_UPLINK_SERVICE_ERROR;
 	return WEFT_PASS_OTHER_QUOTE;
 }
 
 // RFC 4443 section 3: errors are types 1 to 4.
-static __always_inline enum weft_verdict icmp6(struct cursor *cursor, const struct ipv6hdr *ip,
-					       enum weft_verdict other)
+static __always_inline enum weft_verdict icmp6(struct xdp_md *ctx, struct cursor *cursor,
+					       const struct ipv6hdr *ip, enum weft_verdict other)
 {
 	const struct icmp_header *icmp = take(cursor, sizeof(*icmp));
 	const struct transport_ports *ports;
@@ -122,13 +137,13 @@ static __always_inline enum weft_verdict icmp6(struct cursor *cursor, const stru
 		return WEFT_PASS_SHORT;
 	if (is_tunnel_port(quoted->nexthdr, ports->destination_be) && other == WEFT_PASS_NODE)
 		return icmp->type == ICMP6_PACKET_TOO_BIG ? WEFT_UPLINK_TOO_BIG : WEFT_PASS_NODE;
-	if (is_frontend6(&quoted->saddr, quoted->nexthdr, ports->source_be))
+	if (is_service6(ctx, &quoted->daddr, &quoted->saddr, quoted->nexthdr, answers(ports)))
 		return WEFT_UPLINK_SERVICE_ERROR;
 	return WEFT_PASS_OTHER_QUOTE;
 }
 
-static __always_inline enum weft_verdict fragment4(struct cursor *cursor, const struct iphdr *ip,
-						   enum weft_verdict other)
+static __always_inline enum weft_verdict fragment4(struct xdp_md *ctx, struct cursor *cursor,
+						   const struct iphdr *ip, enum weft_verdict other)
 {
 	struct datagram datagram = { .id_be = ip->id, .protocol = ip->protocol };
 	const struct transport_ports *ports;
@@ -141,12 +156,12 @@ static __always_inline enum weft_verdict fragment4(struct cursor *cursor, const 
 	if (!ports)
 		return WEFT_PASS_SHORT;
 	return first_fragment(&datagram,
-			      is_frontend4(&ip->daddr, ip->protocol, ports->destination_be),
+			      is_service4(ctx, ip->saddr, ip->daddr, ip->protocol, *ports),
 			      other);
 }
 
-static __always_inline enum weft_verdict fragment6(struct cursor *cursor, const struct ipv6hdr *ip,
-						   enum weft_verdict other)
+static __always_inline enum weft_verdict fragment6(struct xdp_md *ctx, struct cursor *cursor,
+						   const struct ipv6hdr *ip, enum weft_verdict other)
 {
 	const struct fragment_header *header = take(cursor, sizeof(*header));
 	struct datagram datagram = {};
@@ -166,11 +181,11 @@ static __always_inline enum weft_verdict fragment6(struct cursor *cursor, const 
 	if (!ports)
 		return WEFT_PASS_SHORT;
 	return first_fragment(&datagram,
-			      is_frontend6(&ip->daddr, header->next, ports->destination_be),
+			      is_service6(ctx, &ip->saddr, &ip->daddr, header->next, *ports),
 			      other);
 }
 
-static __always_inline enum weft_verdict ipv4(struct cursor *cursor)
+static __always_inline enum weft_verdict ipv4(struct xdp_md *ctx, struct cursor *cursor)
 {
 	struct weft_prefix4 key = { .prefix_len = 32 };
 	enum weft_verdict other = WEFT_PASS_NODE;
@@ -193,22 +208,23 @@ static __always_inline enum weft_verdict ipv4(struct cursor *cursor)
 	if (ip->frag_off & bpf_htons(IPV4_FRAGMENT_MASK)) {
 		if (bpf_map_lookup_elem(&services4, &key.address))
 			return WEFT_UPLINK_SERVICE_FRAGMENT;
-		return fragment4(cursor, ip, other == WEFT_PASS_NODE ? WEFT_PASS_FRAGMENT : other);
+		return fragment4(ctx, cursor, ip,
+				 other == WEFT_PASS_NODE ? WEFT_PASS_FRAGMENT : other);
 	}
 	if (ip->protocol == IPPROTO_ICMP)
-		return icmp4(cursor, ip, other);
+		return icmp4(ctx, cursor, ip, other);
 	upper = *cursor;
 	ports = take(&upper, sizeof(*ports));
 	if (!ports)
 		return WEFT_PASS_SHORT;
 	if (other == WEFT_PASS_NODE && is_tunnel_port(ip->protocol, ports->destination_be))
 		return vxlan(cursor);
-	if (is_frontend4(&ip->daddr, ip->protocol, ports->destination_be))
+	if (is_service4(ctx, ip->saddr, ip->daddr, ip->protocol, *ports))
 		return WEFT_UPLINK_SERVICE;
 	return other;
 }
 
-static __always_inline enum weft_verdict ipv6(struct cursor *cursor)
+static __always_inline enum weft_verdict ipv6(struct xdp_md *ctx, struct cursor *cursor)
 {
 	struct weft_prefix6 key = { .prefix_len = 128 };
 	enum weft_verdict other = WEFT_PASS_NODE;
@@ -229,10 +245,11 @@ static __always_inline enum weft_verdict ipv6(struct cursor *cursor)
 	if (ip->nexthdr == IPPROTO_FRAGMENT) {
 		if (bpf_map_lookup_elem(&services6, &key.address))
 			return WEFT_UPLINK_SERVICE_FRAGMENT;
-		return fragment6(cursor, ip, other == WEFT_PASS_NODE ? WEFT_PASS_FRAGMENT : other);
+		return fragment6(ctx, cursor, ip,
+				 other == WEFT_PASS_NODE ? WEFT_PASS_FRAGMENT : other);
 	}
 	if (ip->nexthdr == IPPROTO_ICMPV6)
-		return icmp6(cursor, ip, other);
+		return icmp6(ctx, cursor, ip, other);
 	// No tunnel endpoint sends extension headers; whatever has them is the node's.
 	if (!has_ports(ip->nexthdr))
 		return other;
@@ -242,7 +259,7 @@ static __always_inline enum weft_verdict ipv6(struct cursor *cursor)
 		return WEFT_PASS_SHORT;
 	if (other == WEFT_PASS_NODE && is_tunnel_port(ip->nexthdr, ports->destination_be))
 		return vxlan(cursor);
-	if (is_frontend6(&ip->daddr, ip->nexthdr, ports->destination_be))
+	if (is_service6(ctx, &ip->saddr, &ip->daddr, ip->nexthdr, *ports))
 		return WEFT_UPLINK_SERVICE;
 	return other;
 }
@@ -260,9 +277,9 @@ static __always_inline enum weft_verdict classify(struct xdp_md *ctx)
 		return WEFT_PASS_SHORT;
 	switch (ethernet->h_proto) {
 	case bpf_htons(ETH_P_IP):
-		return ipv4(&cursor);
+		return ipv4(ctx, &cursor);
 	case bpf_htons(ETH_P_IPV6):
-		return ipv6(&cursor);
+		return ipv6(ctx, &cursor);
 	case bpf_htons(ETH_P_8021Q):
 	case bpf_htons(ETH_P_8021AD):
 		return WEFT_PASS_VLAN;

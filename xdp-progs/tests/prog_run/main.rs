@@ -10,6 +10,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod node;
+mod own;
 #[path = "../common/packets.rs"]
 mod packets;
 mod pod;

@@ -139,7 +139,7 @@ fn fragments_are_taken_where_the_address_is_of_services_alone() {
 }
 
 /// Source, destination, offset in eights of bytes, identification and port (of the first).
-fn fragment(family: Family, from_stranger: bool, offset: u16, id: u16, port: u16) -> Vec<u8> {
+pub fn fragment(family: Family, from_stranger: bool, offset: u16, id: u16, port: u16) -> Vec<u8> {
     let (from, more) = (usize::from(!from_stranger), offset == 0);
     let mut frame = if family == V4 {
         fragment4([STRANGER4, PEER4][from], US4, offset, more)
@@ -186,28 +186,32 @@ fn fragments_to_a_node_port_follow_their_first() {
     }
 }
 
+/// An ICMP error of this type about what we sent from a port to port 40,000 of the peer.
+pub fn about(family: Family, kind: u8, source_port: u16) -> Vec<u8> {
+    let mut quote = family.quote(family.us(), 40_000);
+    let ports = family.ip_len();
+    quote[ports..ports + 2].copy_from_slice(&source_port.to_be_bytes());
+    let mut frame = family.too_big(&quote);
+    frame[14 + family.ip_len()] = kind;
+    frame
+}
+
 #[test]
 fn errors_about_what_a_service_sent_are_taken_and_others_pass() {
     let node = Node::new(1);
     for family in [V4, V6] {
-        let icmp = 14 + family.ip_len();
         let kinds: &[u8] = if family == V4 {
             &[3, 11, 12]
         } else {
             &[1, 2, 3, 4]
         };
         for kind in kinds {
-            let about = |source_port: u16| {
-                let mut quote = family.quote(family.us(), 40_000);
-                let ports = family.ip_len();
-                quote[ports..ports + 2].copy_from_slice(&source_port.to_be_bytes());
-                let mut frame = family.too_big(&quote);
-                frame[icmp] = *kind;
-                frame
+            let expect = |port, verdict| {
+                let frame = about(family, *kind, port);
+                node.expect(Program::Uplink, 0, &frame, verdict);
             };
-            let error = Verdict::UplinkServiceError;
-            node.expect(Program::Uplink, 0, &about(NODE_PORT), error);
-            node.expect(Program::Uplink, 0, &about(22), Verdict::PassOtherQuote);
+            expect(NODE_PORT, Verdict::UplinkServiceError);
+            expect(22, Verdict::PassOtherQuote);
         }
     }
     // Addressed to us, but about what somebody else sent.

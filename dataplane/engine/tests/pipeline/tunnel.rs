@@ -296,12 +296,10 @@ fn only_our_clusters_intact_vxlan_is_taken() {
     }
     let with_checksum = outer("192.0.2.2", "192.0.2.1").vxlan(50_000, vni(VNI), &to_us);
     sent(&bed.one(UPLINK, &with_checksum), A);
-    for fragment in from_four(&inner.clone().payload_len(900)).build_fragments(600) {
-        assert_eq!(
-            dropped(&bed.bytes(UPLINK, fragment)),
-            DropReason::OuterFragment
-        );
-    }
+    // The XDP program leaves those behind it to the kernel.
+    let first = from_four(&inner.clone().payload_len(900)).build_fragments(600);
+    let out = bed.bytes(UPLINK, first[0].clone());
+    assert_eq!(dropped(&out), DropReason::OuterFragment);
 }
 
 #[test]

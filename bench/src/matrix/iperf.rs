@@ -187,7 +187,7 @@ mod tests {
             let bulk = test.bulk().unwrap();
             arguments([10, 0, 0, 2].into(), 5201, bulk, &Pace::FULL, 1422).join(" ")
         };
-        let tcp = "-c 10.0.0.2 -p 5201 -O 1 -Z -t 2 --dont-fragment --json";
+        let tcp = "-c 10.0.0.2 -p 5201 -O 1 -Z -t 1 --dont-fragment --json";
         assert_eq!(line(Test::Dts), tcp);
         assert_eq!(line(Test::Dtm), format!("{tcp} -P 8"));
         assert_eq!(line(Test::Dus), format!("{tcp} -u -b 0 -l 1422"));

@@ -58,7 +58,7 @@ demo: ## See it work; KEEP=1 leaves it up
 demo-stop: ## End a demo that was left up
 	@deploy/demo.sh stop
 
-bench: build ## The benchmark matrix beside the kernel's datapaths, 25 minutes; QUICK=1: 3 minutes
+bench: build ## The benchmark matrix beside the kernel's datapaths, 17 minutes; QUICK=1: 3 minutes
 	@perf-scripts/setup.sh bench
 	@perf-scripts/run/matrix.sh $(if $(QUICK),--quick)
 

@@ -32,7 +32,7 @@ pub struct Pace {
 
 impl Pace {
     /// The published benchmark takes 60 s and 3 runs a test; 1 s behind the second it leaves out is
-    /// what fits 176 cells three times into 25 minutes.
+    /// what fits 176 cells three times into 17 minutes.
     pub const FULL: Self = Self {
         mode: "full",
         rounds: 3,

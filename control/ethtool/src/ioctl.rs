@@ -4,6 +4,7 @@
 // wraps it for feature words, and netlink's ethtool family would cost a second netlink stack.
 #![expect(unsafe_code, reason = "SIOCETHTOOL passes a pointer to a buffer")]
 
+use std::ops::Range;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
@@ -22,9 +23,10 @@ const ETHTOOL_SFEATURES: u32 = 0x3b;
 /// String set of feature names, and the length of each in bytes.
 const ETH_SS_FEATURES: u32 = 4;
 const STRING_BYTES: usize = 32;
-/// `struct ethtool_drvinfo`, and where its bus is.
+/// `struct ethtool_drvinfo`, and where its driver and bus are.
 const DRIVER_WORDS: usize = 49;
-const BUS_WORDS: std::ops::Range<usize> = 25..33;
+const NAME_WORDS: Range<usize> = 1..9;
+const BUS_WORDS: Range<usize> = 25..33;
 /// Most features believed: Linux 6.18 has 63 and room for 128. Bounds the buffer of names, whose
 /// length the kernel decides.
 const FEATURES_MAX: usize = 1024;
@@ -89,6 +91,15 @@ impl<'a> Device<'a> {
 
     /// Where the device is plugged in; empty of one that software made.
     pub(crate) fn bus(&self) -> Result<String, Error> {
+        self.driver_words(BUS_WORDS)
+    }
+
+    /// What drives the device; empty when it does not say.
+    pub(crate) fn driver(&self) -> Result<String, Error> {
+        self.driver_words(NAME_WORDS)
+    }
+
+    fn driver_words(&self, words: Range<usize>) -> Result<String, Error> {
         let mut driver = [0; DRIVER_WORDS];
         driver[0] = ETHTOOL_GDRVINFO;
         match self.call("read the driver", &mut driver) {
@@ -96,7 +107,7 @@ impl<'a> Device<'a> {
                 source: Errno::EOPNOTSUPP,
                 ..
             }) => Ok(String::new()),
-            result => result.map(|()| text(&driver[BUS_WORDS])),
+            result => result.map(|()| text(&driver[words])),
         }
     }
 

@@ -115,6 +115,14 @@ pub fn completes_checksums(ifname: &str) -> Result<bool, Error> {
     Ok(!features(ifname)?.iter().any(leaves))
 }
 
+/// Whether interface `ifname` is an end of a virtual wire (veth(4)).
+///
+/// # Errors
+/// As [`features`].
+pub fn is_veth(ifname: &str) -> Result<bool, Error> {
+    Ok(Device::open(ifname)?.driver()? == "veth")
+}
+
 /// Brings the features named by `wanted` into the state beside each: a name, or a prefix followed by
 /// `*`; the last match wins. Features the kernel does not have are ignored, features in the wanted
 /// state already are left alone, so repeating a call costs three system calls and changes nothing.
@@ -254,6 +262,14 @@ mod tests {
         set_features("veth0", &[("tx-checksum-ip-generic", false)]).unwrap();
         assert!(completes_checksums("veth0").unwrap());
         assert!(completes_checksums("nowhere").is_err());
+    }
+
+    #[test]
+    fn a_virtual_wire_is_told_from_other_devices() {
+        in_namespace_with_veth();
+        assert!(is_veth("veth0").unwrap());
+        assert!(!is_veth("lo").unwrap());
+        assert!(is_veth("nowhere").is_err());
     }
 
     #[test]

@@ -19,6 +19,7 @@ use crate::protocol::{
 use crate::queues::{Binder, open_packet_socket, queue_records, rings_of, wanted_queues};
 use crate::registry::{Place, Registry};
 use crate::shortcut_filters;
+use crate::virtual_wire::VirtualWire;
 
 /// Why the broker cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +55,8 @@ struct BoundPort {
     link: Option<XdpLink>,
     /// Of uplinks, and where the kernel has none: none.
     shortcut: Option<TcFilter>,
+    /// Of uplinks that are virtual wires.
+    wire: Option<VirtualWire>,
 }
 
 /// An answer's descriptors: shared, because a port may be gone before the last byte is sent.
@@ -184,6 +187,10 @@ impl Broker {
         let (shortcut, shortcuts) = self
             .attach_shortcuts(place.id, interface.index, &request)
             .map_err(|error| self.undo(place, interface.index, &request.ifname, &error))?;
+        let wire = match request.kind {
+            PortKind::Uplink => VirtualWire::prepare(&request.ifname, interface.index),
+            PortKind::Pod | PortKind::Node => None,
+        };
         let record = PortRecord {
             id: place.id,
             ifname: request.ifname,
@@ -201,6 +208,7 @@ impl Broker {
             packet_socket,
             link,
             shortcut,
+            wire,
         };
         let descriptors = port.descriptors().collect();
         self.ports.insert(place, port);
@@ -266,6 +274,8 @@ impl Broker {
     pub fn unbind(&mut self, id: u16) -> Option<PortRecord> {
         let (slots, port) = self.ports.remove(id)?;
         self.remove_pin(id);
+        // While it receives by XDP: without, it has nothing a thread could do.
+        drop(port.wire);
         if let Some(Err(error)) = port.link.map(XdpLink::detach) {
             tracing::warn!(%error, port = id, "the program goes with the last descriptor");
         }

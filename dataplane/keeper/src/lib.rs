@@ -15,6 +15,7 @@
 //! | `flows` | memory of the workers' connections |
 //! | [`registry`] | which port has which id and slots |
 //! | `shortcut_filters` | the programs of shortcuts at both ends of a port |
+//! | `virtual_wire` | what an uplink that is one end of a veth needs |
 //! | [`bpffs`] | where links and maps are pinned |
 //! | [`interface`] | devices as the keeper's network namespace sees them |
 //!
@@ -41,6 +42,7 @@ mod queues;
 pub mod registry;
 pub mod server;
 mod shortcut_filters;
+mod virtual_wire;
 /// Shortcuts between ports, in maps that the keeper holds.
 pub mod shortcut {
     pub use weft_xdp_progs::intf::SHORTCUTS_MAX;

@@ -104,6 +104,12 @@ kernel_nodes() { # WIRE_MTU
   routed_pods "ko$mtu" "$tunnel"
   vxlan_between "ko$mtu"
   cross_node kernel-vxlan+offloads "$mtu" "ko$mtu" "$NET.2.2"
+  peer_nodes "kt$mtu" "$mtu"
+  thread_and_queue "kt$mtu-1" u0
+  thread_and_queue "kt$mtu-2" u0
+  routed_pods "kt$mtu" "$tunnel"
+  vxlan_between "kt$mtu"
+  cross_node kernel-vxlan+thread "$mtu" "kt$mtu" "$NET.2.2"
   ebpf_nodes "$mtu"
   ((mtu > 1500)) || same_node kernel-routed "kr$mtu" "$NET.1.3"
 }

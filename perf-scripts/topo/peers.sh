@@ -6,6 +6,7 @@
 #   routed_pods NAME MTU               pods NAME-c, NAME-s on node 1 and NAME-r on node 2, routed
 #   host_gateway NAME                  each node's pods by way of the other node's address
 #   vxlan_between NAME                 each node's pods through a VXLAN device, as flannel does it
+#   thread_and_queue NODE IF           a thread receives at the node's end of the wire, a queue sends
 #   ebpf_on NAME                       pod_redirect.bpf.c on every pod and on the wire
 #   outside_of NODE                    namespace NODE-out behind NODE's x0, address $OUT4
 #
@@ -23,6 +24,14 @@ offloads_off() { # NS IF
 }
 
 offloads_on() { in_ns "$1" ethtool -K "$2" tx on tso on gso on gro on >/dev/null; }
+
+# What weft gives a virtual uplink: a thread that receives (NAPI needs GRO or XDP for that), and a queue that waits.
+thread_and_queue() { # NS IF
+  in_ns "$1" ethtool -K "$2" gro on
+  in_ns "$1" tc qdisc add dev "$2" root pfifo_fast
+  # For once: /sys has to show the namespace.
+  ip netns exec "$1" sh -c "echo 1 >/sys/class/net/$2/threaded"
+}
 
 forwarding() { in_ns "$1" sysctl -qw net.ipv4.ip_forward=1; }
 

@@ -58,7 +58,7 @@ drop_reasons! {
     Martian = "martian", "An address that may not appear on a link: loopback, unspecified, reserved, or a group as source.";
 
     // Decapsulation.
-    UnderlayUnexpected = "underlay-unexpected", "An underlay packet that is neither VXLAN to this node nor an ICMP error about our VXLAN.";
+    UnderlayUnexpected = "underlay-unexpected", "From the underlay, and neither VXLAN to this node, nor an ICMP error about our VXLAN, nor to a service or about one.";
     VtepUnknown = "vtep-unknown", "VXLAN from an address that is no node of the cluster.";
     OuterFragment = "outer-fragment", "A fragment of the tunnel's to this node; its packets are never fragmented.";
     OuterChecksum = "outer-checksum", "The outer UDP checksum is wrong, or absent on IPv6.";

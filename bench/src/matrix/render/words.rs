@@ -15,7 +15,8 @@ sums in software. A kernel path with a card that helps does better than here: th
 <code>kernel-vxlan+offloads</code> shows the upper end, a wire that costs nothing at all. What weft
 would gain from the same card is not measured either.</li>
 <li><b>No interrupts, no queues of hardware, no latency of a cable.</b> A packet reaches the other node in
-the sender's own context. Both nodes share the same cores, so that a datapath that costs twice as
+the sender's own context, unless its end of the wire has a thread that receives: weft gives it one, and a queue;
+<code>kernel-vxlan+thread</code> has the same. Both nodes share the same cores, so that a datapath that costs twice as
 much has half the throughput, where on two machines it may only be busier.</li>
 <li><b>No line rate.</b> Nothing here ends at 10 or 25 Gbit/s; where everybody would fill a real link, only
 cores per Gbit/s tell datapaths apart.</li>
@@ -35,6 +36,8 @@ pub const PEERS: &str = "<h2>Who is who</h2>
 <dt>kernel-ebpf</dt><dd>tc programs with bpf_redirect_peer into the pod and bpf_redirect_neigh to the wire</dd>
 <dt>kernel-vxlan</dt><dd>routed to a VXLAN device, as flannel does it, wire without offloads</dd>
 <dt>kernel-vxlan+offloads</dt><dd>the same on a wire that takes 64 KiB segments whole</dd>
+<dt>kernel-vxlan+thread</dt><dd>the same with what weft gives its end of a virtual wire: a thread that
+receives, and a queue</dd>
 <dt>kernel-iptables</dt><dd>services alone: the rules kube-proxy writes for iptables, over kernel-routed
 on a node and kernel-vxlan across; conntrack translates. As in weft, one of ten services is measured</dd>
 <dt>kernel-nftables</dt><dd>the same with the verdict maps of kube-proxy's nftables mode</dd>

@@ -63,16 +63,25 @@ fn queues_made_with(index: u32) -> io::Result<u32> {
 
 /// An attribute of a device that is a number (RTM_GETLINK, rtnetlink(7)).
 fn attribute_of(index: u32, wanted: u16) -> io::Result<Option<u32>> {
+    attribute_in(&ask(&get_link(index))?, wanted)
+}
+
+/// One request to rtnetlink, and its answer's first message.
+///
+/// # Errors
+/// What the socket says; what the kernel says is in the answer.
+pub(crate) fn ask(request: &[u8]) -> io::Result<Vec<u8>> {
     let netlink = socket(
         AddressFamily::Netlink,
         SockType::Raw,
         SockFlag::SOCK_CLOEXEC,
         SockProtocol::NetlinkRoute,
     )?;
-    send(netlink.as_raw_fd(), &get_link(index), MsgFlags::empty())?;
+    send(netlink.as_raw_fd(), request, MsgFlags::empty())?;
     let mut answer = vec![0; ANSWER_BYTES_MAX];
     let len = recv(netlink.as_raw_fd(), &mut answer, MsgFlags::empty())?;
-    attribute_in(&answer[..len], wanted)
+    answer.truncate(len);
+    Ok(answer)
 }
 
 fn get_link(index: u32) -> [u8; NLMSG_HEADER + IFINFO_MESSAGE] {

@@ -9,13 +9,11 @@
 //! be left waiting for ever.
 
 use std::io;
-use std::os::fd::AsRawFd;
 
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket,
-};
 use rustix::fs::{Mode, OFlags, openat};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
+
+use crate::interface;
 
 /// First version of Linux whose veth waits, and goes on, reliably.
 const SINCE: (u32, u32) = (6, 18);
@@ -125,17 +123,7 @@ fn remove_queue(ifindex: u32) -> io::Result<()> {
 }
 
 fn change_queue(kind: u16, flags: i32, ifindex: u32) -> io::Result<()> {
-    let netlink = socket(
-        AddressFamily::Netlink,
-        SockType::Raw,
-        SockFlag::SOCK_CLOEXEC,
-        SockProtocol::NetlinkRoute,
-    )?;
-    let request = queue_request(kind, flags, ifindex);
-    send(netlink.as_raw_fd(), &request, MsgFlags::empty())?;
-    let mut answer = [0; 1024];
-    let len = recv(netlink.as_raw_fd(), &mut answer, MsgFlags::empty())?;
-    acknowledged(&answer[..len])
+    acknowledged(&interface::ask(&queue_request(kind, flags, ifindex))?)
 }
 
 /// `struct nlmsghdr`, `struct tcmsg` and one attribute (linux/netlink.h, linux/rtnetlink.h).

@@ -31,6 +31,9 @@ pub(crate) const TCP_RULE_PRIORITY: u32 = 100;
 const OWN_ROUTES_PRIORITY: u32 = TCP_RULE_PRIORITY - 1;
 /// Longest prefix whose routes the rule for a pod's own networks passes over.
 pub(crate) const DEFAULT_ROUTES: u32 = 0;
+/// What the kernel takes the pod's own packets to come from. A rule by protocol that had to be asked about packets that
+/// come in would have the kernel dissect each of them first (`fib_rule_requires_fldissect`, include/net/fib_rules.h).
+const OWN_PACKETS: &str = "lo";
 /// The TCP-only table, as the route and rule headers hold it.
 pub(crate) const TCP_TABLE: u8 = TCP_ROUTE_TABLE as u8;
 const _: () = assert!(
@@ -61,8 +64,12 @@ pub(crate) fn configure(plan: &Plan, ifname: &str) -> Result<(), Error> {
         weft_ethtool::set_features(ifname, single).map_err(refused)?;
     }
     if has_family(&plan.addresses, false) {
-        allow_ipv6(ifname)?;
+        // Some runtimes make the namespace with IPv6 switched off on new interfaces.
+        set_for(ifname, "ipv6", "disable_ipv6", "0")?;
     }
+    // Where there are rules, the kernel looks the source of each datagram up a second time, to tell whether it is the
+    // pod's own (`fib_validate_source`, net/ipv4/fib_frontend.c). weft lets no such packet come to a pod.
+    set_for(ifname, "ipv4", "accept_local", "1")?;
     let index = nix::net::if_::if_nametoindex(ifname)
         .map_err(|e| Error::io(format!("look up {ifname} in the pod"), e))?;
     Netlink::open()?.batch(requests(plan, ifname, index))
@@ -78,15 +85,15 @@ pub(crate) fn forget() -> Result<(), Error> {
     Netlink::open()?.batch(rules.map(delete).collect())
 }
 
-/// Some runtimes make the namespace with IPv6 switched off on new interfaces.
-fn allow_ipv6(ifname: &str) -> Result<(), Error> {
-    let path = format!("/proc/sys/net/ipv6/conf/{ifname}/disable_ipv6");
+/// Sets a kernel setting of the pod's interface, where it is not so already.
+fn set_for(ifname: &str, family: &str, setting: &str, value: &str) -> Result<(), Error> {
+    let path = format!("/proc/sys/net/{family}/conf/{ifname}/{setting}");
     let read = fs::read_to_string(&path);
     let state = read.map_err(|e| Error::io(format!("read {path} in the pod"), e))?;
-    if state.trim() == "0" {
+    if state.trim() == value {
         return Ok(());
     }
-    fs::write(&path, "0").map_err(|e| Error::io(format!("write {path} in the pod"), e))
+    fs::write(&path, value).map_err(|e| Error::io(format!("write {path} in the pod"), e))
 }
 
 /// Everything in the order the kernel needs it: routes want the interface up, gateways a link route.
@@ -246,7 +253,7 @@ fn add_rule(v4: bool, rule: RuleMessage) -> Request {
     .or_exists()
 }
 
-/// TCP takes the pod's own routes, then the default route of its own table.
+/// The pod's own TCP takes the pod's own routes, then the default route of its own table.
 fn tcp_rules(v4: bool) -> [RuleMessage; 2] {
     let rule = |table, priority| {
         let mut message = RuleMessage::default();
@@ -255,6 +262,7 @@ fn tcp_rules(v4: bool) -> [RuleMessage; 2] {
         message.header.action = RuleAction::ToTable;
         message.attributes = vec![
             RuleAttribute::Priority(priority),
+            RuleAttribute::Iifname(OWN_PACKETS.to_owned()),
             RuleAttribute::IpProtocol(IpProtocol::Tcp),
         ];
         message
@@ -277,6 +285,13 @@ pub(crate) fn family(v4: bool) -> AddressFamily {
 mod tests {
     use super::*;
     use weft_api::{MacAddr, PortName};
+
+    #[test]
+    fn rules_for_tcp_are_not_asked_about_packets_that_come_in() {
+        let rules = [true, false].into_iter().flat_map(tcp_rules);
+        let own = RuleAttribute::Iifname("lo".into());
+        assert!(rules.into_iter().all(|it| it.attributes.contains(&own)));
+    }
 
     #[test]
     fn a_pod_of_one_family_gets_nothing_of_the_other() {

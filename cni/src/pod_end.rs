@@ -68,8 +68,9 @@ pub(crate) fn configure(plan: &Plan, ifname: &str) -> Result<(), Error> {
         set_for(ifname, "ipv6", "disable_ipv6", "0")?;
     }
     // Where there are rules, the kernel looks the source of each datagram up a second time, to tell whether it is the
-    // pod's own (`fib_validate_source`, net/ipv4/fib_frontend.c). weft lets no such packet come to a pod.
-    set_for(ifname, "ipv4", "accept_local", "1")?;
+    // pod's own (`fib_validate_source`, net/ipv4/fib_frontend.c). weft lets no such packet come to a pod. Nothing but
+    // time is lost where the setting cannot be written.
+    let _ = set_for(ifname, "ipv4", "accept_local", "1");
     let index = nix::net::if_::if_nametoindex(ifname)
         .map_err(|e| Error::io(format!("look up {ifname} in the pod"), e))?;
     Netlink::open()?.batch(requests(plan, ifname, index))

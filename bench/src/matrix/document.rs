@@ -42,6 +42,9 @@ pub struct Method {
     pub seconds: u32,
     /// Seconds before them that do not count.
     pub omitted_seconds: u32,
+    /// Congestion control of TCP streams; empty where it was the machine's own.
+    #[serde(default)]
+    pub congestion_control: String,
     /// How long everything took.
     pub took_seconds: f64,
     /// Cores that were in use before the first run, by others.

@@ -91,6 +91,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         rounds: pace.rounds,
         seconds: pace.bulk_seconds,
         omitted_seconds: pace.omit_seconds,
+        congestion_control: iperf::CONGESTION_CONTROL.to_owned(),
         took_seconds: progress.took().as_secs_f64() + args.setup_seconds,
         background_cores,
     };

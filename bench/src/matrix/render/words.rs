@@ -52,8 +52,8 @@ pub const METHOD: &str = "<h2>How it was measured</h2>
 so that whatever else the machine does hits all of them. Shown are medians, the whiskers reach from the
 least to the greatest run. Throughput is iperf3 as in the published 40 Gbit/s benchmark of Kubernetes
 networks (<code>-O 1 -Z --dont-fragment</code>, <code>-P 8</code>, UDP <code>-u -b 0</code> with datagrams
-of the path's MTU), counted at the receiver. TCP has cubic, as there, whatever the machine is set to
-(<code>-C cubic</code>). Request and response, connections and 64-byte frames are weft-bench's own
+of the path's MTU), counted at the receiver. Its TCP has cubic, as there, whatever the machine is set
+to (<code>-C cubic</code>). Request and response, connections and 64-byte frames are weft-bench's own
 generators, the same for every datapath. A rate of frames counts if less than 0.1 % are lost; the sender
 does not wait for anybody.</p>
 <p>Cores are everything the whole machine did during a run but idle time, softirq included: a datapath in

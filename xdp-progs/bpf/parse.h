@@ -53,6 +53,9 @@ struct transport_ports {
 #define IPV4_FRAGMENT_MASK 0x3fff
 #define IPV4_OFFSET_MASK 0x1fff
 
+// Where no packet goes (RFC 1122 section 3.2.1.3): the address in front of the pieces of a large one.
+#define NOWHERE 0
+
 // The unread rest of the frame.
 struct cursor {
 	void *pos;

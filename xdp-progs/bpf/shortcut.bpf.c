@@ -26,8 +26,9 @@
 // `tc_index` of a packet that `out` sends to the same interface again.
 #define AGAIN 0x7766
 
-// Longer ones, yet to be cut, have no length in their headers.
-#define TUNNELLED_BYTES_MAX (0xffff - sizeof(struct front4))
+// What the length of an IPv4 header can say. Longer packets, yet to be cut, have none.
+#define IPV4_BYTES_MAX 0xffff
+#define TUNNELLED_BYTES_MAX (IPV4_BYTES_MAX - sizeof(struct front4))
 
 static __always_inline int data_packet(struct __sk_buff *skb, struct data_packet *packet)
 {
@@ -146,6 +147,34 @@ static __always_inline int into_tunnel(struct __sk_buff *skb, const struct data_
 	return bpf_redirect(shortcut->tx_ifindex, 0);
 }
 
+// Longer than an IPv4 header can say: for shortcuts alone.
+static __always_inline int is_large(const struct __sk_buff *skb)
+{
+	return skb->gso_size && skb->protocol == bpf_htons(ETH_P_IP) &&
+	       skb->len > ETH_HLEN + IPV4_BYTES_MAX;
+}
+
+// A large packet without a shortcut has to be cut before it leaves the pod: generic XDP would drop it. The
+// kernel cuts what the interface does not (validate_xmit_skb, net/core/dev.c), and a port's does not cut what
+// is in a tunnel (PORT_OFFLOADS, control/ethtool). So the packet gets an IPv4 header more, to nowhere; each
+// piece has it in front, and weft_pod takes it off.
+static __always_inline int have_cut(struct __sk_buff *skb)
+{
+	const struct iphdr ip = {
+		.version = 4,
+		.ihl = 5,
+		.ttl = 1,
+		.protocol = IPPROTO_IPIP,
+		.daddr = NOWHERE,
+	};
+
+	if (bpf_skb_adjust_room(skb, sizeof(ip), BPF_ADJ_ROOM_MAC,
+				BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_ENCAP_L3_IPV4) ||
+	    bpf_skb_store_bytes(skb, ETH_HLEN, &ip, sizeof(ip), 0))
+		return TC_ACT_SHOT;
+	return TC_ACT_UNSPEC;
+}
+
 SEC("tc")
 int weft_shortcut_out(struct __sk_buff *skb)
 {
@@ -158,7 +187,7 @@ int weft_shortcut_out(struct __sk_buff *skb)
 	}
 	shortcut = find(skb, &packet);
 	if (!shortcut || !holds(shortcut) || !counted(shortcut))
-		return TC_ACT_UNSPEC;
+		return is_large(skb) ? have_cut(skb) : TC_ACT_UNSPEC;
 	skb->tc_index = AGAIN;
 	return bpf_redirect(skb->ifindex, 0);
 }

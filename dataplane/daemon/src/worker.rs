@@ -108,7 +108,7 @@ pub struct Account {
     pub fill: u64,
     /// In transmit and completion rings.
     pub tx: u64,
-    /// Held fragments.
+    /// Held fragments, and what queues have of packets nobody could use.
     pub held: u64,
     /// On the way to this worker.
     pub handed: u64,
@@ -548,7 +548,10 @@ impl Worker {
             free: self.egress.pool.len() as u64,
             fill: queues().map(|q| u64::from(q.socket.fill_level())).sum(),
             tx: queues().map(|q| u64::from(q.socket.tx_outstanding())).sum(),
-            held: self.pipeline.held() as u64,
+            held: self.pipeline.held() as u64
+                + queues()
+                    .map(|q| q.socket.spare_frames() as u64)
+                    .sum::<u64>(),
             handed: self.egress.handoffs.frames_waiting(),
         }
     }

@@ -13,6 +13,7 @@ use weft_xsk::{Bound, Umem, UmemError};
 use crate::bpffs::Bpffs;
 use crate::flows::Flows;
 use crate::interface::{self, Interface};
+use crate::large_packets;
 use crate::protocol::{
     BindRequest, CONFIG_BYTES_MAX, FlowsRecord, FlowsRequest, PortRecord, Steering,
 };
@@ -440,8 +441,16 @@ impl Broker {
             return Ok((None, complete.unwrap_or(false)));
         }
         let netns = request.netns.as_deref();
-        let attached = shortcut_filters::attach(&self.programs, port, ifindex, netns)?;
+        let large = request.kind == PortKind::Pod && large_packets::suit(self.wire_mtus());
+        let attached = shortcut_filters::attach(&self.programs, port, ifindex, netns, large)?;
         Ok((Some(attached.0), attached.1))
+    }
+
+    /// Of the uplinks that are there.
+    fn wire_mtus(&self) -> impl Iterator<Item = u32> {
+        let records = self.ports.iter().map(|port| &port.record);
+        let uplinks = records.filter(|record| record.kind == PortKind::Uplink);
+        uplinks.filter_map(|record| interface::mtu(record.ifindex).ok())
     }
 
     fn undo(

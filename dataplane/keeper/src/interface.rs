@@ -57,13 +57,61 @@ pub fn far_end(index: u32) -> io::Result<u32> {
     attribute_of(index, libc::IFLA_LINK)?.ok_or_else(none)
 }
 
+/// The largest packet an interface takes, in bytes.
+///
+/// # Errors
+/// `ENODEV` when there is none.
+pub fn mtu(index: u32) -> io::Result<u32> {
+    number(index, libc::IFLA_MTU)
+}
+
+/// An attribute of a device that is a number.
+///
+/// # Errors
+/// `ENODEV` when there is no such interface, `EOPNOTSUPP` when this kernel does not have the attribute.
+pub(crate) fn number(index: u32, attribute: u16) -> io::Result<u32> {
+    let absent = || io::Error::from_raw_os_error(libc::EOPNOTSUPP);
+    attribute_of(index, attribute)?.ok_or_else(absent)
+}
+
+/// Sets attributes of a device that are numbers (RTM_SETLINK, rtnetlink(7)).
+///
+/// # Errors
+/// What the kernel says.
+pub(crate) fn set_numbers(index: u32, attributes: &[(u16, u32)]) -> io::Result<()> {
+    let mut request = link_request(libc::RTM_SETLINK, libc::NLM_F_ACK, index).to_vec();
+    for (attribute, value) in attributes {
+        request.extend((ATTRIBUTE_HEADER as u16 + 4).to_ne_bytes());
+        request.extend(attribute.to_ne_bytes());
+        request.extend(value.to_ne_bytes());
+    }
+    let len = request.len() as u32;
+    request[0..4].copy_from_slice(&len.to_ne_bytes());
+    acknowledged(&ask(&request)?)
+}
+
+/// What `NLMSG_ERROR` says: 0 or a negative errno behind the header.
+///
+/// # Errors
+/// That errno, or `InvalidData`.
+pub(crate) fn acknowledged(answer: &[u8]) -> io::Result<()> {
+    let malformed = || io::Error::new(io::ErrorKind::InvalidData, "malformed rtnetlink answer");
+    match u32_at(answer, NLMSG_HEADER)
+        .ok_or_else(malformed)?
+        .cast_signed()
+    {
+        0 => Ok(()),
+        errno => Err(io::Error::from_raw_os_error(errno.wrapping_neg())),
+    }
+}
+
 fn queues_made_with(index: u32) -> io::Result<u32> {
     Ok(attribute_of(index, libc::IFLA_NUM_RX_QUEUES)?.unwrap_or(1))
 }
 
 /// An attribute of a device that is a number (RTM_GETLINK, rtnetlink(7)).
 fn attribute_of(index: u32, wanted: u16) -> io::Result<Option<u32>> {
-    attribute_in(&ask(&get_link(index))?, wanted)
+    attribute_in(&ask(&link_request(libc::RTM_GETLINK, 0, index))?, wanted)
 }
 
 /// One request to rtnetlink, and its answer's first message.
@@ -84,11 +132,13 @@ pub(crate) fn ask(request: &[u8]) -> io::Result<Vec<u8>> {
     Ok(answer)
 }
 
-fn get_link(index: u32) -> [u8; NLMSG_HEADER + IFINFO_MESSAGE] {
+/// `struct nlmsghdr` and `struct ifinfomsg` (linux/netlink.h, linux/rtnetlink.h).
+fn link_request(kind: u16, flags: i32, index: u32) -> [u8; NLMSG_HEADER + IFINFO_MESSAGE] {
     let mut request = [0; NLMSG_HEADER + IFINFO_MESSAGE];
+    let flags = (libc::NLM_F_REQUEST | flags) as u16;
     request[0..4].copy_from_slice(&((NLMSG_HEADER + IFINFO_MESSAGE) as u32).to_ne_bytes());
-    request[4..6].copy_from_slice(&libc::RTM_GETLINK.to_ne_bytes());
-    request[6..8].copy_from_slice(&(libc::NLM_F_REQUEST as u16).to_ne_bytes());
+    request[4..6].copy_from_slice(&kind.to_ne_bytes());
+    request[6..8].copy_from_slice(&flags.to_ne_bytes());
     request[20..24].copy_from_slice(&index.to_ne_bytes());
     request
 }
@@ -140,6 +190,7 @@ mod tests {
         assert!(exists(lo.index));
         assert_eq!(queues_made_with(lo.index).unwrap(), 1);
         assert!(far_end(lo.index).is_err(), "it has no other end");
+        assert_eq!(mtu(lo.index).unwrap(), 65_536);
     }
 
     #[test]
@@ -160,6 +211,8 @@ mod tests {
         for len in 0..NLMSG_HEADER + IFINFO_MESSAGE {
             assert!(attribute_in(&vec![0; len], 31).is_err(), "{len}");
         }
+        assert!(acknowledged(&[0; 19]).is_err());
+        assert!(acknowledged(&[0; 20]).is_ok());
         let mut lying = vec![0; NLMSG_HEADER + IFINFO_MESSAGE];
         lying.extend([200, 0, 31, 0]);
         assert!(attribute_in(&lying, 31).is_err());

@@ -15,9 +15,11 @@
 //! | `flows` | memory of the workers' connections |
 //! | [`registry`] | which port has which id and slots |
 //! | `shortcut_filters` | the programs of shortcuts at both ends of a port |
+//! | `large_packets` | how large the packets are that a pod's TCP makes |
 //! | `virtual_wire` | what an uplink that is one end of a veth needs |
 //! | [`bpffs`] | where links and maps are pinned |
 //! | [`interface`] | devices as the keeper's network namespace sees them |
+//! | `kernel` | which one this is |
 //!
 //! ```no_run
 //! use std::{path::Path, time::Duration};
@@ -36,6 +38,8 @@ pub mod client;
 mod connection;
 mod flows;
 pub mod interface;
+mod kernel;
+mod large_packets;
 mod passing;
 pub mod protocol;
 mod queues;

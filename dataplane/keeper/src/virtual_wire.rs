@@ -13,7 +13,7 @@ use std::io;
 use rustix::fs::{Mode, OFlags, openat};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 
-use crate::interface;
+use crate::{interface, kernel};
 
 /// First version of Linux whose veth waits, and goes on, reliably.
 const SINCE: (u32, u32) = (6, 18);
@@ -31,7 +31,7 @@ impl VirtualWire {
     /// Prepares an uplink that receives by XDP already. None when it is no virtual wire or the kernel is too old. What
     /// cannot be had is logged: the uplink works without.
     pub fn prepare(ifname: &str, ifindex: u32) -> Option<Self> {
-        if !is_reliable() || !weft_ethtool::is_veth(ifname).unwrap_or(false) {
+        if !kernel::is_since(SINCE) || !weft_ethtool::is_veth(ifname).unwrap_or(false) {
             return None;
         }
         if let Err(error) = add_queue(ifindex) {
@@ -63,18 +63,6 @@ impl Drop for VirtualWire {
             tracing::debug!(%error, ifname = self.ifname, "its queue stays");
         }
     }
-}
-
-fn is_reliable() -> bool {
-    nix::sys::utsname::uname().is_ok_and(|name| {
-        version(&name.release().to_string_lossy()).is_some_and(|version| version >= SINCE)
-    })
-}
-
-/// Major and minor number of a kernel's release.
-fn version(release: &str) -> Option<(u32, u32)> {
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
-    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
 /// Makes a thread receive for the interface, or its sender again. True when that is a change.
@@ -123,7 +111,7 @@ fn remove_queue(ifindex: u32) -> io::Result<()> {
 }
 
 fn change_queue(kind: u16, flags: i32, ifindex: u32) -> io::Result<()> {
-    acknowledged(&interface::ask(&queue_request(kind, flags, ifindex))?)
+    interface::acknowledged(&interface::ask(&queue_request(kind, flags, ifindex))?)
 }
 
 /// `struct nlmsghdr`, `struct tcmsg` and one attribute (linux/netlink.h, linux/rtnetlink.h).
@@ -146,16 +134,6 @@ fn queue_request(kind: u16, flags: i32, ifindex: u32) -> Vec<u8> {
     request
 }
 
-/// What `NLMSG_ERROR` says: 0 or a negative errno behind the header of 16 bytes.
-fn acknowledged(answer: &[u8]) -> io::Result<()> {
-    let malformed = || io::Error::new(io::ErrorKind::InvalidData, "malformed rtnetlink answer");
-    let code = answer.get(16..).and_then(|rest| rest.first_chunk());
-    match i32::from_ne_bytes(*code.ok_or_else(malformed)?) {
-        0 => Ok(()),
-        errno => Err(io::Error::from_raw_os_error(errno.wrapping_neg())),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::process::Command;
@@ -166,18 +144,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn releases_are_told_apart() {
-        assert_eq!(version("6.18.44-generic"), Some((6, 18)));
-        assert_eq!(version("6.9-rc1"), Some((6, 9)));
-        assert_eq!(version("6"), None);
-        assert_eq!(version("unknown"), None);
-    }
-
-    #[test]
     fn a_virtual_wire_has_a_queue_and_a_thread_while_it_is_an_uplink() {
         let ifindex = namespace_with_wire();
         let Some(wire) = VirtualWire::prepare("u0", ifindex) else {
-            return assert!(!is_reliable());
+            return assert!(!kernel::is_since(SINCE));
         };
         assert!(
             queue().contains("qdisc pfifo_fast 7766: root"),
@@ -213,8 +183,6 @@ mod tests {
         let error = add_queue(4711).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::ENODEV));
         assert!(switch_thread("nowhere", true).is_err());
-        assert!(acknowledged(&[0; 19]).is_err());
-        assert!(acknowledged(&[0; 20]).is_ok());
     }
 
     fn namespace_with_wire() -> u32 {

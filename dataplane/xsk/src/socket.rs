@@ -303,6 +303,12 @@ impl Socket {
         self.fill.level()
     }
 
+    /// Frames of packets nobody could use, which the next [`Socket::refill`] lends again.
+    #[inline]
+    pub fn spare_frames(&self) -> usize {
+        self.spare.len()
+    }
+
     /// True when a descriptor waits in the receive ring.
     #[inline]
     pub fn rx_ready(&mut self) -> bool {

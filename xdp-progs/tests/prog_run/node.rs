@@ -80,6 +80,11 @@ impl Node {
     }
 
     pub fn run(&self, program: Program, queue: u32, frame: &[u8]) -> Verdict {
+        self.run_and_look(program, queue, frame).0
+    }
+
+    /// The verdict, and the frame as the program left it.
+    pub fn run_and_look(&self, program: Program, queue: u32, frame: &[u8]) -> (Verdict, Vec<u8>) {
         let received_on = ReceivedOn {
             ifindex: self.ifindex,
             queue,
@@ -90,7 +95,7 @@ impl Node {
             .expect("the kernel runs it");
         let verdict = result.verdict.expect("exactly one verdict is counted");
         assert_eq!(result.action, Some(verdict.action()), "{verdict:?}");
-        verdict
+        (verdict, result.packet)
     }
 
     /// Closes the socket of a queue. A command that another thread is about to start has it too, until it runs.

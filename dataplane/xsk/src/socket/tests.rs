@@ -119,6 +119,7 @@ fn a_chain_too_long_is_dropped_whole_and_its_frames_lent_again() {
         (1, b"next".to_vec())
     );
     assert_eq!(rig.socket.counters().rx_oversized, 1);
+    assert_eq!(rig.socket.spare_frames(), 20);
     let before = rig.pool.len();
     assert_eq!(rig.socket.refill(&rig.umem, &mut rig.pool, 63), 20);
     assert_eq!(

@@ -175,6 +175,16 @@ static __always_inline int have_cut(struct __sk_buff *skb)
 	return TC_ACT_UNSPEC;
 }
 
+// The pod's interface has a limit of segments, for the pod's own TCP (large_packets.rs). Packets that the pod
+// forwards were made by somebody who does not know it, and would be cut one by one: without a number of
+// segments they pass (gso_features_check, net/core/dev.c). Invalidates the packet's pointers.
+static __always_inline void let_pass(struct __sk_buff *skb)
+{
+	// Nothing but the number changes, which the kernel counts anew where it needs it.
+	if (skb->gso_segs > WEFT_POD_SEGMENTS_MAX)
+		bpf_skb_adjust_room(skb, 0, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO);
+}
+
 SEC("tc")
 int weft_shortcut_out(struct __sk_buff *skb)
 {
@@ -185,6 +195,7 @@ int weft_shortcut_out(struct __sk_buff *skb)
 		skb->tc_index = 0;
 		return TC_ACT_UNSPEC;
 	}
+	let_pass(skb);
 	shortcut = find(skb, &packet);
 	if (!shortcut || !holds(shortcut) || !counted(shortcut))
 		return is_large(skb) ? have_cut(skb) : TC_ACT_UNSPEC;

@@ -14,10 +14,10 @@ use libbpf_rs::btf::types::{Enum, MemberAttr, Struct};
 use libbpf_rs::btf::{Btf, BtfType};
 use weft_xdp_progs::Verdict;
 use weft_xdp_progs::intf::{
-    FRONTENDS_MAX, LOCAL_ADDRESSES_MAX, PORTS_MAX, ROUTED_PREFIXES_MAX, SERVICE_ADDRESSES_MAX,
-    SHORTCUTS_MAX, SLOTS_MAX, WeftAddress4, WeftAddress6, WeftFrontend4, WeftFrontend6, WeftPort,
-    WeftPrefix4, WeftPrefix6, WeftShortcut, WeftShortcutKey, WeftShortcutState, WeftShortcutUse,
-    WeftTunnel,
+    FRONTENDS_MAX, LOCAL_ADDRESSES_MAX, POD_SEGMENTS_MAX, PORTS_MAX, ROUTED_PREFIXES_MAX,
+    SERVICE_ADDRESSES_MAX, SHORTCUTS_MAX, SLOTS_MAX, WeftAddress4, WeftAddress6, WeftFrontend4,
+    WeftFrontend6, WeftPort, WeftPrefix4, WeftPrefix6, WeftShortcut, WeftShortcutKey,
+    WeftShortcutState, WeftShortcutUse, WeftTunnel,
 };
 
 const OBJECTS: [&str; 3] = [
@@ -233,6 +233,13 @@ fn the_verdicts_have_the_same_names_and_numbers() {
 /// `PassForeignVni` -> `pass-foreign-vni` -> `WEFT_PASS_FOREIGN_VNI`.
 fn c_name(verdict: Verdict) -> String {
     format!("WEFT_{}", verdict.name().to_uppercase().replace('-', "_"))
+}
+
+#[test]
+fn a_limit_that_no_map_has_is_that_of_the_header() {
+    let line = format!("#define WEFT_POD_SEGMENTS_MAX {POD_SEGMENTS_MAX}");
+    let header = include_str!("../bpf/intf.h");
+    assert!(header.lines().any(|it| it == line), "{line}");
 }
 
 #[test]

@@ -8,8 +8,11 @@
 //! Segments for other nodes, or for the world, are small, and their packets have to stay below 64 KiB: the tunnel and
 //! the world have no shortcuts for larger ones. The kernel knows a limit of segments for that (`gso_max_segs`), which is
 //! one number for segments of all sizes; so it has to be right for the largest, and must not be too small for others.
+//! What a pod forwards comes with as many segments as it likes: `weft_shortcut_out` lets it pass.
 
 use std::io;
+
+use weft_xdp_progs::intf::POD_SEGMENTS_MAX;
 
 use crate::{interface, kernel};
 
@@ -21,7 +24,7 @@ const GSO_IPV4_MAX_SIZE: u16 = 63;
 /// to come before it sends less (`tcp_tso_should_defer`, net/ipv4/tcp_output.c), and one stream is slower by half.
 const LARGE: Limits = Limits {
     bytes: 128 << 10,
-    segments: 45,
+    segments: POD_SEGMENTS_MAX,
 };
 /// The kernel's own (`GSO_LEGACY_MAX_SIZE`, `GSO_MAX_SEGS`).
 const USUAL: Limits = Limits {
@@ -29,7 +32,7 @@ const USUAL: Limits = Limits {
     segments: 0xffff,
 };
 
-/// The largest wire for which 45 segments are a packet of 64 KiB, as without a limit of segments.
+/// The largest wire for which so many segments are a packet of 64 KiB, as without the limit.
 const WIRE_MTU_MAX: u32 = 1_500;
 
 /// First version of Linux whose generic XDP hands over the pieces.

@@ -41,6 +41,13 @@ const _: () = assert!(
     "fits the header's 8 bits"
 );
 
+/// Largest TCP segment between pods of a node, with the option that takes part of it in every one (RFC 7323): the kernel
+/// makes one packet of two, which together are what `sendfile` sends at once (64 KiB), nothing left over.
+const LOCAL_SEGMENT: u32 = (32 << 10) + TIMESTAMPS;
+const TIMESTAMPS: u32 = 12;
+/// Least bytes of the headers in front of a segment, IPv4 and TCP.
+const HEADERS: u32 = 40;
+
 /// The gateway of a family.
 pub(crate) fn gateway(v4: bool) -> IpAddr {
     if v4 {
@@ -109,7 +116,7 @@ fn requests(plan: &Plan, ifname: &str, index: u32) -> Vec<Request> {
         v4: true,
         to_gateway: true,
         table: RouteHeader::RT_TABLE_MAIN,
-        mtu: None,
+        metrics: Vec::new(),
     };
     for v4 in [true, false] {
         if !has_family(&plan.addresses, v4) {
@@ -119,15 +126,18 @@ fn requests(plan: &Plan, ifname: &str, index: u32) -> Vec<Request> {
         if v4 {
             all.push(link_route.request(index));
         }
-        for (table, mtu) in [
-            (RouteHeader::RT_TABLE_MAIN, plan.path_mtu),
-            (TCP_TABLE, plan.local_mtu),
+        for (table, metrics) in [
+            (
+                RouteHeader::RT_TABLE_MAIN,
+                vec![RouteMetric::Mtu(plan.path_mtu)],
+            ),
+            (TCP_TABLE, tcp_metrics(plan.local_mtu)),
         ] {
             let default = Route {
                 v4,
                 to_gateway: false,
                 table,
-                mtu: Some(mtu),
+                metrics,
             };
             all.push(default.request(index));
         }
@@ -204,7 +214,7 @@ struct Route {
     /// To the gateway itself, directly on the link; else the default route.
     to_gateway: bool,
     table: u8,
-    mtu: Option<u32>,
+    metrics: Vec<RouteMetric>,
 }
 
 impl Route {
@@ -227,10 +237,9 @@ impl Route {
                 .attributes
                 .push(RouteAttribute::Gateway(gateway.into()));
         }
-        if let Some(mtu) = self.mtu {
-            message
-                .attributes
-                .push(RouteAttribute::Metrics(vec![RouteMetric::Mtu(mtu)]));
+        if !self.metrics.is_empty() {
+            let metrics = RouteAttribute::Metrics(self.metrics.clone());
+            message.attributes.push(metrics);
         }
         let to = if self.to_gateway { "to" } else { "default via" };
         Request::new(
@@ -242,6 +251,15 @@ impl Route {
             RouteNetlinkMessage::NewRoute(message),
         )
     }
+}
+
+/// Of the default route for TCP: the largest packet, and the largest segment the pod announces where that is smaller.
+fn tcp_metrics(local_mtu: u32) -> Vec<RouteMetric> {
+    let mut metrics = vec![RouteMetric::Mtu(local_mtu)];
+    if LOCAL_SEGMENT + HEADERS < local_mtu {
+        metrics.push(RouteMetric::Advmss(LOCAL_SEGMENT));
+    }
+    metrics
 }
 
 /// A rule belongs to the namespace, not to the interface: it may be there from an earlier pair.
@@ -292,6 +310,21 @@ mod tests {
         let rules = [true, false].into_iter().flat_map(tcp_rules);
         let own = RuleAttribute::Iifname("lo".into());
         assert!(rules.into_iter().all(|it| it.attributes.contains(&own)));
+    }
+
+    #[test]
+    fn a_pod_announces_half_of_what_one_call_sends_where_a_packet_holds_it() {
+        let segment = |local_mtu| {
+            let metrics = tcp_metrics(local_mtu).into_iter();
+            metrics
+                .filter_map(|it| match it {
+                    RouteMetric::Advmss(bytes) => Some(bytes),
+                    _ => None,
+                })
+                .next()
+        };
+        assert_eq!(segment(65_000), Some(32_780));
+        assert_eq!(segment(SINGLE_FRAME_MTU), None);
     }
 
     #[test]

@@ -24,9 +24,8 @@
 // Shortcuts: two for each connection that has them. One costs 280 bytes.
 #define WEFT_SHORTCUTS_MAX 32768
 
-// The most segments in a packet of a pod's own TCP: of the largest that Ethernet's usual wires take, what 64
-// KiB hold.
-#define WEFT_POD_SEGMENTS_MAX 45
+// Cores that acknowledgements can be steered to.
+#define WEFT_CORES_MAX 1024
 
 // How one packet ended: the only key of the verdict counters. Every return of every program has its
 // own; the action that belongs to it is fixed (see Verdict::action in src/verdict.rs).

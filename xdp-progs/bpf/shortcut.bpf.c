@@ -175,14 +175,92 @@ static __always_inline int have_cut(struct __sk_buff *skb)
 	return TC_ACT_UNSPEC;
 }
 
-// The pod's interface has a limit of segments, for the pod's own TCP (large_packets.rs). Packets that the pod
-// forwards were made by somebody who does not know it, and would be cut one by one: without a number of
-// segments they pass (gso_features_check, net/core/dev.c). Invalidates the packet's pointers.
-static __always_inline void let_pass(struct __sk_buff *skb)
+// Where the kernel is to work on what a pod sends: on the core that sends it, but for acknowledgements. The
+// receiver's reading makes them, and what they let go would leave the sender from the receiver's core, which
+// then does everything. So they go to the core that sent what they acknowledge, by receive packet steering at
+// the host end (Documentation/networking/scaling.rst), which chooses a core by the packet's hash.
+
+// By a shortcut's place: the core its data was sent from, and 1; 0: not known.
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, WEFT_SHORTCUTS_MAX);
+	__type(key, __u32);
+	__type(value, __u32);
+} sender_cores SEC(".maps");
+
+// By core: a hash that chooses it; 0: none does. Written by the keeper.
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, WEFT_CORES_MAX);
+	__type(key, __u32);
+	__type(value, __u32);
+} core_hashes SEC(".maps");
+
+// The place of the last acknowledgement that came on this core, and 1. What the pod sends next by the other way
+// of its connection is the acknowledgement's doing, wherever the sender runs.
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} acknowledged SEC(".maps");
+
+// No core is chosen by it: the packet stays on its own.
+#define HASH_OF_NO_CORE 0
+
+static __always_inline int is_acknowledgement(const struct data_packet *packet)
 {
-	// Nothing but the number changes, which the kernel counts anew where it needs it.
-	if (skb->gso_segs > WEFT_POD_SEGMENTS_MAX)
-		bpf_skb_adjust_room(skb, 0, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO);
+	return packet->key.protocol == IPPROTO_TCP && packet->bytes <= packet->header_bytes;
+}
+
+static __always_inline void note_acknowledgement(const struct weft_shortcut *shortcut)
+{
+	__u32 only = 0;
+	__u32 *last = bpf_map_lookup_elem(&acknowledged, &only);
+
+	if (last)
+		*last = shortcut->place + 1;
+}
+
+// Both ways of a connection have places beside each other (`place`, daemon/src/shortcut_ring.rs).
+static __always_inline __u32 other_way(const struct weft_shortcut *shortcut)
+{
+	return shortcut->place ^ 1;
+}
+
+static __always_inline void note_sender(const struct weft_shortcut *shortcut)
+{
+	__u32 only = 0, core = bpf_get_smp_processor_id();
+	__u32 *last = bpf_map_lookup_elem(&acknowledged, &only);
+	__u32 *sender;
+
+	if (!last || *last == other_way(shortcut) + 1)
+		return;
+	sender = bpf_map_lookup_elem(&sender_cores, &shortcut->place);
+	if (sender && *sender != core + 1)
+		*sender = core + 1;
+}
+
+static __always_inline __u32 hash_of_sender(const struct weft_shortcut *shortcut)
+{
+	__u32 place = other_way(shortcut), core;
+	__u32 *sender = bpf_map_lookup_elem(&sender_cores, &place);
+	__u32 *hash;
+
+	if (!sender || !*sender || *sender == bpf_get_smp_processor_id() + 1)
+		return HASH_OF_NO_CORE;
+	core = *sender - 1;
+	hash = bpf_map_lookup_elem(&core_hashes, &core);
+	return hash ? *hash : HASH_OF_NO_CORE;
+}
+
+static __always_inline void steer(struct __sk_buff *skb, const struct data_packet *packet,
+				  const struct weft_shortcut *shortcut)
+{
+	if (is_acknowledgement(packet))
+		bpf_set_hash(skb, hash_of_sender(shortcut));
+	else if (packet->key.protocol == IPPROTO_TCP)
+		note_sender(shortcut);
 }
 
 SEC("tc")
@@ -195,10 +273,11 @@ int weft_shortcut_out(struct __sk_buff *skb)
 		skb->tc_index = 0;
 		return TC_ACT_UNSPEC;
 	}
-	let_pass(skb);
+	bpf_set_hash(skb, HASH_OF_NO_CORE);
 	shortcut = find(skb, &packet);
 	if (!shortcut || !holds(shortcut) || !counted(shortcut))
 		return is_large(skb) ? have_cut(skb) : TC_ACT_UNSPEC;
+	steer(skb, &packet, shortcut);
 	skb->tc_index = AGAIN;
 	return bpf_redirect(skb->ifindex, 0);
 }
@@ -218,6 +297,9 @@ int weft_shortcut_in(struct __sk_buff *skb)
 	use = counted(shortcut);
 	if (use)
 		note_use(use, &packet);
+	if (is_acknowledgement(&packet))
+		note_acknowledgement(shortcut);
+	bpf_set_hash_invalid(skb);
 	forward(&packet, shortcut);
 	if (shortcut->translated)
 		translate(skb, &packet, shortcut);

@@ -21,8 +21,8 @@ pub const FRONTENDS_MAX: usize = 65_536;
 /// Shortcuts, one direction of a connection each (`WEFT_SHORTCUTS_MAX`).
 pub const SHORTCUTS_MAX: u32 = 32_768;
 
-/// Segments in a packet of a pod's own TCP (`WEFT_POD_SEGMENTS_MAX`).
-pub const POD_SEGMENTS_MAX: u32 = 45;
+/// Cores that acknowledgements can be steered to (`WEFT_CORES_MAX`).
+pub const CORES_MAX: u32 = 1_024;
 
 /// `struct weft_port`: the slots of an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]

@@ -178,6 +178,16 @@ impl Programs {
             .map_err(map_error(|| format!("remove interface {ifindex}")))
     }
 
+    /// Tells the programs which packet hash has the kernel work on a packet on `core`.
+    ///
+    /// # Errors
+    /// When there is no such core ([`crate::intf::CORES_MAX`]).
+    pub fn set_core_hash(&self, core: u32, hash: u32) -> Result<(), Error> {
+        map(&self.shortcut, Program::ShortcutOut, "core_hashes")?
+            .update(&core.to_ne_bytes(), &hash.to_ne_bytes(), MapFlags::ANY)
+            .map_err(map_error(|| format!("set the hash of core {core}")))
+    }
+
     /// Puts an AF_XDP socket into a slot.
     ///
     /// # Errors

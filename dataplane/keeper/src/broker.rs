@@ -11,6 +11,7 @@ use weft_xdp_progs::{Program, Programs, SlotRange, TcFilter, XdpLink, XdpMode};
 use weft_xsk::{Bound, Umem, UmemError};
 
 use crate::bpffs::Bpffs;
+use crate::core_steering;
 use crate::flows::Flows;
 use crate::interface::{self, Interface};
 use crate::large_packets;
@@ -441,16 +442,15 @@ impl Broker {
             return Ok((None, complete.unwrap_or(false)));
         }
         let netns = request.netns.as_deref();
-        let large = request.kind == PortKind::Pod && large_packets::suit(self.wire_mtus());
+        let large = request.kind == PortKind::Pod && large_packets::are_taken();
         let attached = shortcut_filters::attach(&self.programs, port, ifindex, netns, large)?;
+        if attached.1
+            && let Err(error) = core_steering::prepare(&self.programs, &request.ifname)
+        {
+            // Nothing but speed is lost.
+            tracing::debug!(%error, ifname = request.ifname, "acknowledgements stay on their core");
+        }
         Ok((Some(attached.0), attached.1))
-    }
-
-    /// Of the uplinks that are there.
-    fn wire_mtus(&self) -> impl Iterator<Item = u32> {
-        let records = self.ports.iter().map(|port| &port.record);
-        let uplinks = records.filter(|record| record.kind == PortKind::Uplink);
-        uplinks.filter_map(|record| interface::mtu(record.ifindex).ok())
     }
 
     fn undo(

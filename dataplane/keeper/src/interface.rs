@@ -57,14 +57,6 @@ pub fn far_end(index: u32) -> io::Result<u32> {
     attribute_of(index, libc::IFLA_LINK)?.ok_or_else(none)
 }
 
-/// The largest packet an interface takes, in bytes.
-///
-/// # Errors
-/// `ENODEV` when there is none.
-pub fn mtu(index: u32) -> io::Result<u32> {
-    number(index, libc::IFLA_MTU)
-}
-
 /// An attribute of a device that is a number.
 ///
 /// # Errors
@@ -190,7 +182,7 @@ mod tests {
         assert!(exists(lo.index));
         assert_eq!(queues_made_with(lo.index).unwrap(), 1);
         assert!(far_end(lo.index).is_err(), "it has no other end");
-        assert_eq!(mtu(lo.index).unwrap(), 65_536);
+        assert_eq!(number(lo.index, libc::IFLA_MTU).unwrap(), 65_536);
     }
 
     #[test]

@@ -15,11 +15,12 @@
 //! | `flows` | memory of the workers' connections |
 //! | [`registry`] | which port has which id and slots |
 //! | `shortcut_filters` | the programs of shortcuts at both ends of a port |
+//! | `core_steering` | on which core the kernel works on acknowledgements |
 //! | `large_packets` | how large the packets are that a pod's TCP makes |
 //! | `virtual_wire` | what an uplink that is one end of a veth needs |
 //! | [`bpffs`] | where links and maps are pinned |
 //! | [`interface`] | devices as the keeper's network namespace sees them |
-//! | `kernel` | which one this is |
+//! | `kernel`, `sysfs` | which one this is, and its settings |
 //!
 //! ```no_run
 //! use std::{path::Path, time::Duration};
@@ -36,6 +37,7 @@ pub mod bpffs;
 pub mod broker;
 pub mod client;
 mod connection;
+mod core_steering;
 mod flows;
 pub mod interface;
 mod kernel;
@@ -46,6 +48,7 @@ mod queues;
 pub mod registry;
 pub mod server;
 mod shortcut_filters;
+mod sysfs;
 mod virtual_wire;
 /// Shortcuts between ports, in maps that the keeper holds.
 pub mod shortcut {

@@ -10,10 +10,7 @@
 
 use std::io;
 
-use rustix::fs::{Mode, OFlags, openat};
-use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
-
-use crate::{interface, kernel};
+use crate::{interface, kernel, sysfs};
 
 /// First version of Linux whose veth waits, and goes on, reliably.
 const SINCE: (u32, u32) = (6, 18);
@@ -67,23 +64,12 @@ impl Drop for VirtualWire {
 
 /// Makes a thread receive for the interface, or its sender again. True when that is a change.
 fn switch_thread(ifname: &str, on: bool) -> io::Result<bool> {
-    // Where /sys is mounted it may show another network namespace; one of our own shows the calling thread's.
-    let sysfs = fsopen("sysfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    fsconfig_create(&sysfs)?;
-    let root = fsmount(
-        &sysfs,
-        FsMountFlags::FSMOUNT_CLOEXEC,
-        MountAttrFlags::empty(),
-    )?;
-    let path = format!("class/net/{ifname}/threaded");
-    let switch = openat(&root, path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
-    let wanted = if on { b'1' } else { b'0' };
-    let mut now = [0; 1];
-    rustix::io::read(&switch, &mut now)?;
-    if now[0] == wanted {
+    let wanted = if on { "1" } else { "0" };
+    let switch = sysfs::setting(&format!("class/net/{ifname}/threaded"))?;
+    if sysfs::read(&switch)? == wanted {
         return Ok(false);
     }
-    rustix::io::write(&switch, &[wanted])?;
+    sysfs::write(&switch, wanted)?;
     Ok(true)
 }
 

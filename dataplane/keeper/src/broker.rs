@@ -442,9 +442,11 @@ impl Broker {
             return Ok((None, complete.unwrap_or(false)));
         }
         let netns = request.netns.as_deref();
-        let large = request.kind == PortKind::Pod && large_packets::are_taken();
+        let is_pod = request.kind == PortKind::Pod;
+        let large = is_pod && large_packets::are_taken();
         let attached = shortcut_filters::attach(&self.programs, port, ifindex, netns, large)?;
-        if attached.1
+        if is_pod
+            && attached.1
             && let Err(error) = core_steering::prepare(&self.programs, &request.ifname)
         {
             // Nothing but speed is lost.

@@ -4,6 +4,9 @@
 //! leaves from the core of who reads, and what it lets go would leave the other pod from there, too: one core did
 //! everything while the sender's was idle. Receive packet steering (`rps_cpus` of the host end) chooses a core by a
 //! packet's hash. `weft_shortcut_out` gives acknowledgements the hash of their core, and all else one that has none.
+//!
+//! What the node acknowledges stays where it is: eight streams from a pod to the node had 15.2 Gb/s instead of 25 with it
+//! (medians of nine runs in turns; the segments are of 1,398 bytes there, so acknowledgements are many).
 
 use std::io;
 
